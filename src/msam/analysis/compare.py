@@ -1,0 +1,171 @@
+"""The reader's own run against the published one, cell by cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from msam.analysis.metrics import CELL, by_seed
+from msam.analysis.names import label
+from msam.analysis.provenance import footer
+from msam.analysis.sources import Study
+from msam.analysis.statistics import mean_interval, paired_difference
+from msam.analysis.table import Block, Table, ends, number, percent
+
+EPOCH_KEYS = [*CELL, "seed", "epoch", "split", "output"]
+EPOCH_NUMBERS = ["accuracy", "loss", "share"]
+SETTINGS = ["epochs", "lr", "rho"]
+
+
+def compare(published: Study, local: Study) -> pd.DataFrame:
+    """Compare fused test accuracy after the last epoch, and every number of every epoch, cell by cell.
+
+    Returns:
+        A row for each cell of either run: dataset, fusion, name, published (Interval), local (Interval),
+        difference (Interval of local - published over common seeds), inside ("yes", "no": whether the local
+        mean lies in the published interval; "no interval"), identical ("yes", "no": whether all numbers of
+        common seeds are equal bit for bit; "other device", "other settings", "no common seed"), state.
+    """
+    first, second = by_seed(published.frames.runs), by_seed(local.frames.runs)
+    empty = pd.Series(dtype=float)
+    merged = _all_cells(published, local)
+    rows = []
+    for cell in merged.itertuples():
+        key = (cell.dataset, cell.fusion, cell.name)
+        theirs, mine = first.get(key, empty), second.get(key, empty)
+        interval, mean = mean_interval(theirs), mean_interval(mine)
+        rows.append(
+            {
+                "dataset": cell.dataset,
+                "evidence": cell.evidence,
+                "fusion": cell.fusion,
+                "name": cell.name,
+                "published": interval,
+                "local": mean,
+                "difference": paired_difference(mine, theirs),
+                "inside": _inside(interval, mean.mean),
+                "identical": _identical(published, local, key),
+                "state": cell.state,
+            }
+        )
+    columns = ["dataset", "evidence", "fusion", "name", "published", "local", "difference"]
+    return pd.DataFrame(rows, columns=[*columns, "inside", "identical", "state"])
+
+
+def comparison_table(published: Study, local: Study) -> Table:
+    """`compare` as a table."""
+    compared = compare(published, local)
+    rows = [
+        {
+            "dataset": row.dataset,
+            "evidence": row.evidence,
+            "fusion": row.fusion,
+            "method": label(row.name),
+            "published": percent(row.published),
+            "published interval": ends(row.published.scaled(100)),
+            "yours": percent(row.local),
+            "difference (points)": number(row.difference.scaled(100), 3, signed=True),
+            "common seeds": row.difference.n,
+            "inside": row.inside,
+            "bit-identical": row.identical,
+            "state": row.state,
+        }
+        for row in compared.itertuples()
+    ]
+    data = compared.drop(columns=["published", "local", "difference"]).assign(
+        **{
+            f"{column}_{part}": [getattr(interval, part) for interval in compared[column]]
+            for column in ("published", "local", "difference")
+            for part in ("mean", "low", "high", "n")
+        }
+    )
+    note = (
+        "Fused test accuracy in percent after the last epoch. Inside: your mean lies in the published 95 % "
+        "interval. Bit-identical: all numbers of all epochs of the common seeds are equal, asked only where "
+        "device and settings are the same."
+    )
+    source = f"Published: {footer(published)} Yours: {footer(local)}"
+    title = "Your run against the published one"
+    return Table(title, (Block(pd.DataFrame(rows)),), data, note, source, file="comparison")
+
+
+def comparison_sentence(published: Study, local: Study) -> str:
+    """How many cells lie inside the published interval, and how many are bit-identical."""
+    for study in (local, published):
+        if study.frames.cells.empty:
+            return f"There are no records under {study.label} to compare."
+    compared = compare(published, local)
+    judged = compared[compared["inside"].isin(["yes", "no"])]
+    asked = compared[compared["identical"].isin(["yes", "no"])]
+    return (
+        f"Of {len(compared)} cells, {len(judged)} can be judged against a published interval and "
+        f"{int((judged['inside'] == 'yes').sum())} lie inside it; {len(asked)} were run on the same "
+        f"device with the same settings and seeds, and {int((asked['identical'] == 'yes').sum())} of "
+        f"these are bit-identical."
+    )
+
+
+def _all_cells(published: Study, local: Study) -> pd.DataFrame:
+    columns = [*CELL, "text", "evidence"]
+    both = published.cells[columns].merge(
+        local.cells[columns], on=CELL, how="outer", suffixes=("", "_local"), sort=False
+    )
+    rename = {"text": "published", "text_local": "yours"}
+    both["evidence"] = both["evidence"].fillna(both["evidence_local"])
+    texts = [
+        "; ".join(
+            f"{who} {_text(row[column])}" for column, who in rename.items() if _text(row[column]) != "done"
+        )
+        for _, row in both.iterrows()
+    ]
+    return both.assign(state=[text or "done" for text in texts])
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else "missing: no record"
+
+
+def _inside(interval, value: float) -> str:
+    if np.isnan(value):
+        return "no local number"
+    if not interval.exists:
+        return "no interval"
+    return "yes" if interval.contains(value) else "no"
+
+
+def _identical(published: Study, local: Study, key: tuple[str, str, str]) -> str:
+    one, two = (_cell(study, key) for study in (published, local))
+    if one is None or two is None:
+        return "no common seed"
+    if any(_differs(one[column], two[column]) for column in SETTINGS):
+        return "other settings"
+    if one["device"] != two["device"]:
+        return "other device"
+    numbers = [_epochs(study, key) for study in (published, local)]
+    common = set(numbers[0]["seed"]) & set(numbers[1]["seed"])
+    if not common:
+        return "no common seed"
+    frames = [
+        frame[frame["seed"].isin(common)].set_index(EPOCH_KEYS)[EPOCH_NUMBERS].sort_index()
+        for frame in numbers
+    ]
+    return "yes" if frames[0].equals(frames[1]) else "no"
+
+
+def _cell(study: Study, key: tuple[str, str, str]) -> pd.Series | None:
+    rows = _only(study.frames.cells, key)
+    rows = rows[rows["state"] == "done"]
+    return None if rows.empty else rows.iloc[0]
+
+
+def _epochs(study: Study, key: tuple[str, str, str]) -> pd.DataFrame:
+    return _only(study.frames.epochs, key)
+
+
+def _only(frame: pd.DataFrame, key: tuple[str, str, str]) -> pd.DataFrame:
+    dataset, fusion, name = key
+    return frame[(frame["dataset"] == dataset) & (frame["fusion"] == fusion) & (frame["name"] == name)]
+
+
+def _differs(one: object, two: object) -> bool:
+    return one != two and not (pd.isna(one) and pd.isna(two))

@@ -1,0 +1,78 @@
+"""Which modality dominates, how strongly, and how steadily."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from msam.analysis.metrics import CELL
+from msam.analysis.names import in_order, label
+from msam.analysis.provenance import footer
+from msam.analysis.sources import Study
+from msam.analysis.statistics import mean_interval
+from msam.analysis.table import Block, Table, number, percent
+
+STEADY = 0.9  # a modality that dominates more batches than this is called steady
+
+
+def dominance_data(study: Study) -> pd.DataFrame:
+    """Over all epochs of each seed: dataset, fusion, name, seed, modality, fraction, share, v_d, switches.
+
+    `fraction` is the part of all batches in which the modality dominated, `share` its mean share, `v_d` the
+    mean share of the dominant modality, and `switches` the mean number of changes in an epoch.
+    """
+    rows = study.frames.dominance
+    keys = [*CELL, "seed", "modality"]
+    means = rows.groupby(keys, sort=False).agg(
+        count=("count", "sum"),
+        share=("share", "mean"),
+        v_d=("dominant_share", "mean"),
+        switches=("switches", "mean"),
+    )
+    means = means.reset_index()
+    means["fraction"] = means["count"] / means.groupby([*CELL, "seed"])["count"].transform("sum")
+    return means.drop(columns="count")
+
+
+def dominance_table(study: Study) -> Table:
+    """For each cell with shares: how often each modality dominated, mean v_d, switches in an epoch."""
+    data = dominance_data(study)
+    order = {name: i for i, name in enumerate(in_order(data["name"]))}
+    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
+    rows = []
+    data = data.assign(order=data["name"].map(order), late=data["fusion"] != "late")
+    groups = data.sort_values(["dataset", "late", "order"], kind="stable").groupby(CELL, sort=False)
+    for (dataset, fusion, name), part in groups:
+        once = part.drop_duplicates("seed")
+        dominated = {m: mean_interval(mine["fraction"]) for m, mine in part.groupby("modality", sort=False)}
+        rows.append(
+            {
+                "dataset": dataset,
+                "evidence": evidence[dataset],
+                "fusion": fusion,
+                "method": label(name),
+                "batches dominated (%)": ", ".join(f"{m} {percent(value)}" for m, value in dominated.items()),
+                "mean v_d": number(mean_interval(once["v_d"]), 3),
+                "switches an epoch": number(mean_interval(once["switches"]), 1),
+                "n": len(once),
+            }
+        )
+    note = "Means over all epochs and steps, ± half of the 95 % interval over n seeds."
+    frame = data.drop(columns=["order", "late"])
+    return Table("Dominance", (Block(pd.DataFrame(rows)),), frame, note, footer(study), file="dominance")
+
+
+def dominance_sentence(study: Study, name: str = "msam") -> str:
+    """In how many cells one modality dominated nearly all batches, and how large v_d was."""
+    data = dominance_data(study)
+    data = data[data["name"] == name]
+    if data.empty:
+        return f"There are no records of {label(name)} with shares yet."
+    fractions = data.groupby(["dataset", "fusion", "modality"])["fraction"].mean()
+    most = fractions.groupby(["dataset", "fusion"]).max()
+    steady = int((most > STEADY).sum())
+    v_d = data.groupby(["dataset", "fusion"])["v_d"].mean()
+    return (
+        f"In {steady} of {len(most)} blocks of dataset and fusion one modality dominates more than "
+        f"{100 * STEADY:.0f} % of the batches; the mean share of the dominant modality, v_d, lies between "
+        f"{v_d.min():.2f} and {v_d.max():.2f}."
+    )

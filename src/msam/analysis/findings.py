@@ -1,0 +1,286 @@
+"""What the records say: paired comparisons, the state of each claim, sentences whose words they choose."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from msam.analysis import paper
+from msam.analysis.metrics import by_seed, final_gaps, is_unimodal
+from msam.analysis.names import label
+from msam.analysis.provenance import footer
+from msam.analysis.sources import Study, modalities
+from msam.analysis.statistics import Interval, paired_difference, supported_best
+from msam.analysis.table import Block, Table, ends, number
+
+VERDICTS = {
+    "higher": "is higher",
+    "lower": "is lower",
+    "apart": "cannot be told apart",
+    "unknown": "too few common seeds",
+}
+CONTROLS = ("sam", "joint", "mixture")
+NOT_TESTED = "not yet tested"
+NO_RECORDS = "no records yet"
+
+
+def verdict(difference: Interval) -> str:
+    """A key of `VERDICTS`: what an interval of a difference allows to say."""
+    if not difference.exists:
+        return "unknown"
+    if difference.low > 0:
+        return "higher"
+    return "lower" if difference.high < 0 else "apart"
+
+
+def compare_methods(study: Study, first: str, second: str, output: str = "fused") -> pd.DataFrame:
+    """Test accuracy of `first` minus `second`, paired by seed, in each dataset x fusion that has either.
+
+    Returns:
+        A row for each: dataset, fusion, difference (Interval, fraction), verdict.
+    """
+    return _paired(study, by_seed(study.frames.runs, output), first, second)
+
+
+def compare_gaps(study: Study, first: str, second: str) -> pd.DataFrame:
+    """Fused overfitting gap tau of `first` minus `second`, as in `compare_methods`."""
+    gaps = final_gaps(study.frames.runs)
+    gaps = gaps[gaps["output"] == "fused"]
+    values = {key: rows.set_index("seed")["tau"] for key, rows in gaps.groupby(["dataset", "fusion", "name"])}
+    return _paired(study, values, first, second)
+
+
+def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CONTROLS) -> Table:
+    """Differences of `first` to each of `others` in fused test accuracy, with intervals and words."""
+    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
+    rows, data = [], []
+    for other in others:
+        for row in compare_methods(study, first, other).itertuples():
+            points = row.difference.scaled(100)
+            rows.append(
+                {
+                    "dataset": row.dataset,
+                    "evidence": evidence[row.dataset],
+                    "fusion": row.fusion,
+                    "comparison": f"{label(first)} minus {label(other)}",
+                    "difference (points)": number(points, 2, signed=True),
+                    "95 % interval": ends(points, 2, signed=True),
+                    "n": points.n,
+                    "reading": VERDICTS[row.verdict],
+                }
+            )
+            data.append(
+                {
+                    "dataset": row.dataset,
+                    "level": evidence[row.dataset],
+                    "fusion": row.fusion,
+                    "first": first,
+                    "second": other,
+                    "points": points.mean,
+                    "low": points.low,
+                    "high": points.high,
+                    "n": points.n,
+                    "reading": VERDICTS[row.verdict],
+                }
+            )
+    note = "Fused test accuracy after the last epoch, in points, paired by seed."
+    title = f"{label(first)} against its controls"
+    return Table(
+        title, (Block(pd.DataFrame(rows)),), pd.DataFrame(data), note, footer(study), file="comparisons"
+    )
+
+
+def count_sentence(study: Study, first: str, second: str) -> str:
+    """In how many cells `first` is higher or lower than `second`, or cannot be told apart from it."""
+    compared = compare_methods(study, first, second)
+    if study.frames.runs.empty or compared.empty:
+        return f"{label(first)} against {label(second)}: no records yet."
+    return f"{label(first)} against {label(second)}: {_counts(compared)}."
+
+
+def gap_sentence(study: Study, first: str, second: str) -> str:
+    """As `count_sentence`, for the overfitting gap tau of the fused output."""
+    empty = study.frames.runs.empty
+    counts = NO_RECORDS if empty else _counts(compare_gaps(study, first, second))
+    return f"Overfitting gap of {label(first)} against {label(second)}: {counts}."
+
+
+def cell_sentence(study: Study, dataset: str, fusion: str, first: str, second: str) -> str:
+    """One comparison in words, for instance "M-SAM is lower than SAM by 1.2 points (95 % interval ...)"."""
+    compared = compare_methods(study, first, second)
+    row = compared[(compared["dataset"] == dataset) & (compared["fusion"] == fusion)]
+    where = f"on {dataset} with {fusion} fusion"
+    if row.empty:
+        return f"{label(first)} and {label(second)} have no records {where}."
+    points = row.iloc[0]["difference"].scaled(100)
+    interval = f"{number(points, 2, signed=True)} points over {points.n} seeds"
+    if row.iloc[0]["verdict"] == "unknown":
+        return f"{label(first)} and {label(second)} share too few seeds {where} to be compared."
+    if row.iloc[0]["verdict"] == "apart":
+        return f"{label(first)} and {label(second)} cannot be told apart {where} ({interval})."
+    word = row.iloc[0]["verdict"]
+    return f"{label(first)} is {word} than {label(second)} {where} ({interval})."
+
+
+def answer(study: Study) -> str:
+    """The overview's answer: M-SAM against each control, in as many sentences."""
+    if study.frames.runs.empty:
+        return "There are no records yet, so nothing can be said."
+    sentences = [count_sentence(study, "msam", other) for other in CONTROLS]
+    return " ".join(["In fused test accuracy, paired by seed with 95 % intervals:", *sentences])
+
+
+def best_sentence(study: Study) -> str:
+    """In how many dataset x fusion blocks a multimodal method is the supported best, and which."""
+    best = supported(study)
+    if not best:
+        return "There are no records yet, so no method can be called best."
+    names = Counter(name for name in best.values() if name)
+    if not names:
+        return f"In none of the {len(best)} blocks is a best method supported."
+    parts = [f"{label(name)} in {n}" for name, n in names.most_common()]
+    return f"A best method is supported in {sum(names.values())} of {len(best)} blocks: {', '.join(parts)}."
+
+
+def supported(study: Study, rule: str = "last") -> dict[tuple[str, str], str | None]:
+    """(dataset, fusion) -> the multimodal method supported as best, or None.
+
+    A method that failed or is missing counts as not beaten; one that is not defined is left out.
+    """
+    if study.frames.runs.empty:
+        return {}
+    values = by_seed(study.frames.runs, rule=rule)
+    cells = study.cells[~is_unimodal(study.cells["name"]) & (study.cells["state"] != "undefined")]
+    empty = pd.Series(dtype=float)
+    return {
+        (dataset, fusion): supported_best(
+            {name: values.get((dataset, fusion, name), empty) for name in block["name"]}
+        )
+        for (dataset, fusion), block in cells.groupby(["dataset", "fusion"], sort=False)
+    }
+
+
+def claims(study: Study) -> pd.DataFrame:
+    """The paper's claims C1 to C8: claim, statement, place in the paper, what the records here say so far."""
+    late, early = paper.margins("late", "SAM"), paper.margins("early", "SAM")
+    over_sam = pd.concat([late, early])
+    cells = len(over_sam)
+    rows = [
+        ("C1", f"M-SAM has the highest fused accuracy in all {cells} cells", "Tables 1, 2", _best),
+        (
+            "C2",
+            f"up to {_largest_relative_gain():.1f} % above the best other method",
+            "Section 4.3.1, Tables 1, 2",
+            f"{NOT_TESTED}: those methods are not in this version",
+        ),
+        ("C3", "better generalization and flatter minima than SAM", "Figures 1, 2", _generalization),
+        ("C4", "finding the dominant modality for each batch beats a fixed choice", "Section 3", NOT_TESTED),
+        ("C5", "converges at the rate O(log T / sqrt T)", "Section 3.6", NOT_TESTED),
+        ("C6", "works with both fusions and with two and three modalities", "Tables 1, 2", _scope),
+        ("C7", "non-dominant modalities improve over joint training", "Tables 1, 2", _harmony),
+        (
+            "C8",
+            f"beats SAM everywhere, by {over_sam.min():.2f} to {over_sam.max():.2f} points",
+            "Tables 1, 2",
+            _against_sam,
+        ),
+    ]
+    empty = study.frames.runs.empty
+
+    def say(text: str | Callable[[Study], str]) -> str:
+        if isinstance(text, str):
+            return text
+        return NO_RECORDS if empty else text(study)
+
+    said = [(*row, say(text)) for *row, text in rows]
+    return pd.DataFrame(said, columns=["claim", "statement", "in the paper", "what the records here say"])
+
+
+def claims_table(study: Study) -> Table:
+    """`claims` as a table, with the evidence level on each row."""
+    rows = claims(study)
+    tested = ~rows["what the records here say"].str.startswith((NOT_TESTED, NO_RECORDS))
+    rows.insert(3, "evidence", tested.map({True: study.profile, False: "none"}))
+    note = (
+        "Each count is over the cells of dataset and fusion in the records; a cell counts as higher or lower "
+        "only where the 95 % interval of the difference, paired by seed, excludes zero."
+    )
+    title = "The paper's claims and what can be said so far"
+    return Table(title, (Block(rows),), rows, note, footer(study), file="claims")
+
+
+def _paired(study: Study, values: dict, first: str, second: str) -> pd.DataFrame:
+    blocks = study.cells.loc[
+        study.cells["name"].isin([first, second]), ["dataset", "fusion"]
+    ].drop_duplicates()
+    empty = pd.Series(dtype=float)
+    rows = []
+    for dataset, fusion in blocks.itertuples(index=False):
+        one, two = (values.get((dataset, fusion, name), empty) for name in (first, second))
+        difference = paired_difference(one, two)
+        rows.append((dataset, fusion, difference, verdict(difference)))
+    return pd.DataFrame(rows, columns=["dataset", "fusion", "difference", "verdict"])
+
+
+def _counts(compared: pd.DataFrame) -> str:
+    found = Counter(compared["verdict"])
+    text = f"higher in {found['higher']} of {len(compared)} cells, lower in {found['lower']}"
+    text += f", cannot be told apart in {found['apart']}"
+    return text + (f", too few common seeds in {found['unknown']}" if found["unknown"] else "")
+
+
+def _best(study: Study) -> str:
+    best = supported(study)
+    mine = sum(name == "msam" for name in best.values())
+    other = sum(name not in ("msam", None) for name in best.values())
+    none = len(best) - mine - other
+    return f"supported as best in {mine} of {len(best)} cells, another method in {other}, none in {none}"
+
+
+def _generalization(study: Study) -> str:
+    counts = _counts(compare_gaps(study, "msam", "sam"))
+    return f"tau of M-SAM against SAM: {counts}; flatness {NOT_TESTED}"
+
+
+def _scope(study: Study) -> str:
+    cells = study.cells[study.cells["name"] == "msam"]
+    done = cells[cells["state"] == "done"]
+    sizes = sorted({len(modalities(study, dataset)) for dataset in done["dataset"]})
+    fusions = " and ".join(done["fusion"].unique()) or "no"
+    counts = " and ".join(map(str, sizes)) or "no"
+    return f"trained in {len(done)} of {len(cells)} cells: {fusions} fusion, {counts} modalities"
+
+
+def _harmony(study: Study) -> str:
+    parts = []
+    for dataset in study.datasets:
+        for modality in modalities(study, dataset):
+            compared = compare_methods(study, "msam", "joint", modality)
+            compared = compared[compared["dataset"] == dataset]
+            weak = [
+                _dominant(study, dataset, fusion) not in (modality, None) for fusion in compared["fusion"]
+            ]
+            parts.append(compared[weak])
+    compared = pd.concat(parts) if parts else pd.DataFrame(columns=["verdict"])
+    return f"accuracy of non-dominant modalities against joint: {_counts(compared)}"
+
+
+def _dominant(study: Study, dataset: str, fusion: str) -> str | None:
+    """The modality that dominated the most batches of M-SAM."""
+    rows = study.frames.dominance
+    rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion) & (rows["name"] == "msam")]
+    counts = rows.groupby("modality")["count"].sum()
+    return None if counts.empty else str(counts.idxmax())
+
+
+def _against_sam(study: Study) -> str:
+    return _counts(compare_methods(study, "msam", "sam"))
+
+
+def _largest_relative_gain() -> float:
+    """The largest gain over CGGM with early fusion in percent: the only reading that gives the claim."""
+    rows = paper.reported().query("output == 'fused' and fusion == 'early'")
+    table = rows.pivot(index="method", columns="dataset", values="accuracy")
+    return float((100 * (table.loc["M-SAM"] / table.loc["CGGM"] - 1)).max())

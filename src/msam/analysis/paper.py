@@ -1,0 +1,29 @@
+"""The numbers the paper reports: Table 1 (late fusion) and Table 2 (early fusion) of arXiv 2510.24919."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pandas as pd
+
+OUTPUTS = {
+    "AV-MNIST": ["audio", "video", "fused"],
+    "CREMA-D": ["audio", "video", "fused"],
+    "UR-Funny": ["audio", "video", "text", "fused"],
+    "AVE": ["audio", "video", "fused"],
+}
+OURS = {"joint": "Joint-Train", "sam": "SAM", "msam": "M-SAM"}
+
+
+def reported() -> pd.DataFrame:
+    """Both tables as tidy rows: table, fusion, method, dataset, output, accuracy in percent."""
+    with files("msam.analysis").joinpath("paper.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def margins(fusion: str, over: str | None = None) -> pd.Series:
+    """Points by which the paper's M-SAM is above `over`, or above the best other method, by dataset."""
+    rows = reported().query("fusion == @fusion and output == 'fused'")
+    table = rows.pivot(index="method", columns="dataset", values="accuracy")[list(OUTPUTS)]
+    other = table.drop(index="M-SAM").max() if over is None else table.loc[over]
+    return (table.loc["M-SAM"] - other).round(2)

@@ -1,0 +1,228 @@
+"""What the study is made of: data, models, settings and the hyper-parameter search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from msam.analysis.names import in_order, label
+from msam.analysis.provenance import footer
+from msam.analysis.sources import Study, evidence, record_json
+from msam.analysis.table import DASH, Block, Table
+
+
+def datasets_table(study: Study) -> Table:
+    """Each dataset: evidence level, what it stands for, modalities and shapes, origin, licence, checksum."""
+    rows = [
+        {
+            "dataset": name,
+            "evidence": evidence(study, name),
+            "title": data.get("title", DASH),
+            "classes": len(data.get("classes", [])),
+            "modalities": "; ".join(
+                f"{modality} ({_shape(kind)})" for modality, kind in data.get("modalities", {}).items()
+            ),
+            "origin": data.get("origin", DASH),
+            "licence": data.get("licence", DASH),
+            "checksum": str(data.get("checksum", DASH))[:12],
+        }
+        for name, data in study.descriptions.items()
+    ]
+    note = "Shapes without the batch: channels x height x width, channels x time, or features."
+    return _table("The datasets", rows, note, _data_footer(study), "datasets")
+
+
+def splits_table(study: Study) -> Table:
+    """Each split: number of samples, samples in a class, distinct groups, and groups found in two splits."""
+    rows = []
+    for name, data in study.descriptions.items():
+        shared = data.get("shared_groups", {})
+        for split, content in data.get("splits", {}).items():
+            counts = content.get("class_counts", [])
+            groups = content.get("groups", {})
+            rows.append(
+                {
+                    "dataset": name,
+                    "evidence": evidence(study, name),
+                    "split": split,
+                    "samples": content.get("size", DASH),
+                    "in a class": f"{min(counts)} to {max(counts)}" if counts else DASH,
+                    "distinct groups": ", ".join(f"{n} {group}" for group, n in groups.items()) or DASH,
+                    "shared with another split": _shared(groups, shared),
+                }
+            )
+    note = "Groups are what must not be in two splits: a speaker, a subject, an image."
+    return _table("The splits", rows, note, _data_footer(study), "splits")
+
+
+def settings_table(study: Study) -> Table:
+    """What the records were trained with: one row for each dataset, fusion and method."""
+    rows = []
+    for cell in _trained(study).itertuples():
+        rows.append(
+            {
+                "dataset": cell.dataset,
+                "evidence": evidence(study, cell.dataset),
+                "fusion": cell.fusion,
+                "method": label(cell.name),
+                "learning rate": _number(cell.lr),
+                "rho": _number(cell.rho),
+                "epochs": _number(cell.epochs),
+                "seeds": cell.n_seeds,
+            }
+        )
+    note = "Rho is the radius of the perturbation; a dash: the method has none."
+    return _table("Settings of every cell", rows, note, footer(study), "settings")
+
+
+def common_settings(study: Study) -> Table:
+    """The settings that all cells of a dataset and fusion share: optimizer, schedule, batch, width."""
+    rows = []
+    for (dataset, fusion), cells in _trained(study).groupby(["dataset", "fusion"], sort=False):
+        config = record_json(study, cells.iloc[0]["path"]).get("config", {})
+        optimizer = config.get("optimizer", {})
+        rows.append(
+            {
+                "dataset": dataset,
+                "evidence": evidence(study, dataset),
+                "fusion": fusion,
+                "batch": config.get("batch_size", DASH),
+                "epochs": config.get("epochs", DASH),
+                "momentum": _number(optimizer.get("momentum")),
+                "weight decay": _number(optimizer.get("weight_decay")),
+                "schedule": _schedule(optimizer),
+                "width of features": config.get("width", DASH),
+                "threads": config.get("threads", DASH),
+            }
+        )
+    note = "Optimizer: SGD. The schedule multiplies the learning rate at a fraction of all epochs."
+    return _table("Settings shared by all methods", rows, note, footer(study), "common_settings")
+
+
+def chosen_table(study: Study) -> Table:
+    """The hyper-parameters the search chose."""
+    chosen = (study.search or {}).get("chosen", [])
+    rows = [
+        {
+            "dataset": row["dataset"],
+            "evidence": evidence(study, row["dataset"]),
+            "fusion": row["fusion"],
+            "method": label(row["name"]),
+            "learning rate": _number(row["lr"]),
+            "rho": _number(row.get("rho")),
+        }
+        for row in chosen
+    ]
+    return _table("Chosen hyper-parameters", rows, search_sentence(study), _search_footer(study), "chosen")
+
+
+def search_table(study: Study) -> Table:
+    """Every trial of the search with what it reached on the validation split."""
+    trials = pd.DataFrame((study.search or {}).get("trials", []))
+    rows = []
+    if not trials.empty:
+        order = {name: i for i, name in enumerate(in_order(trials["name"]))}
+        trials = trials.sort_values(
+            ["dataset", "fusion", "name", "trial"], key=lambda c: c.map(order.get) if c.name == "name" else c
+        )
+        rows = [
+            {
+                "dataset": row.dataset,
+                "evidence": evidence(study, row.dataset),
+                "fusion": row.fusion,
+                "method": label(row.name),
+                "trial": row.trial,
+                "learning rate": _number(row.lr),
+                "rho": _number(row.rho),
+                "validation accuracy (%)": _number(_percent(row.validation_accuracy), 1),
+                "validation loss": _number(row.validation_loss, 3),
+                "state": row.state,
+            }
+            for row in trials.itertuples()
+        ]
+    note = "The test split was not looked at."
+    return _table("Trials of the search", rows, note, _search_footer(study), "search")
+
+
+def search_sentence(study: Study) -> str:
+    """Budget and space of the search in a sentence, or that there was none."""
+    if not study.search:
+        return "No search is recorded beside these records."
+    space = "; ".join(f"{name}: {_choices(values)}" for name, values in study.search.get("space", {}).items())
+    return (
+        f"Every method had the same budget of {study.search.get('budget', DASH)} trials with seed "
+        f"{study.search.get('seed', DASH)}, chosen on the validation split ({space})."
+    )
+
+
+def setup_sentence(study: Study) -> str:
+    """What was trained on what, in a sentence."""
+    trained = _trained(study)
+    if trained.empty:
+        return "There are no records yet, so no settings can be shown."
+    seeds = sorted(set(trained["n_seeds"].astype(int)))
+    return (
+        f"{len(trained)} cells were trained on {trained['dataset'].nunique()} datasets at the evidence level "
+        f"{study.profile}, with {_range(seeds)} seeds each and the same splits for every method."
+    )
+
+
+def _trained(study: Study) -> pd.DataFrame:
+    order = {name: i for i, name in enumerate(in_order(study.frames.cells["name"]))}
+    cells = study.frames.cells[study.frames.cells["state"] == "done"]
+    cells = cells.assign(order=cells["name"].map(order), late=cells["fusion"] != "late")
+    return cells.sort_values(["dataset", "late", "order"])
+
+
+def _table(title: str, rows: list[dict], note: str, source: str, file: str) -> Table:
+    frame = pd.DataFrame(rows)
+    return Table(title, (Block(frame),), frame, note, source, file=file)
+
+
+def _data_footer(study: Study) -> str:
+    n = len(study.descriptions)
+    label = study.label.rsplit("/", 1)[0]
+    return f"Made from {n} data descriptions under {label}/data; remake: `make reproduce`."
+
+
+def _search_footer(study: Study) -> str:
+    if not study.search:
+        return ""
+    label = study.label.rsplit("/", 1)[0]
+    return f"Made from {label}/search.json; remake: `make search`."
+
+
+def _shape(kind: dict[str, Any]) -> str:
+    return " x ".join(str(n) for n in kind.get("shape", []))
+
+
+def _shared(groups: dict[str, int], shared: dict[str, int]) -> str:
+    return ", ".join(f"{shared.get(group, 0)} {group}" for group in groups) or DASH
+
+
+def _number(value: Any, digits: int | None = None) -> str:
+    if value is None or pd.isna(value):
+        return DASH
+    return f"{value:g}" if digits is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _schedule(optimizer: dict[str, Any]) -> str:
+    steps = [f"x {optimizer.get('gamma')} at {_number(place)}" for place in optimizer.get("milestones", [])]
+    return ", ".join(steps) or "constant"
+
+
+def _choices(values: Any) -> str:
+    return (
+        ", ".join(_number(v) if isinstance(v, int | float) else str(v) for v in values)
+        if isinstance(values, list)
+        else str(values)
+    )
+
+
+def _range(values: list[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"

@@ -1,0 +1,98 @@
+"""Means, paired differences and their Student-t intervals over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` seeds and its Student-t interval, whose ends are NaN for fewer than two seeds."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        """Half the length of the interval, NaN where there is none."""
+        return (self.high - self.low) / 2
+
+    @property
+    def exists(self) -> bool:
+        """Whether there were enough seeds for an interval."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
+    def scaled(self, factor: float) -> Interval:
+        """The interval in other units, for instance percent."""
+        return Interval(factor * self.mean, factor * self.low, factor * self.high, self.n)
+
+    def contains(self, value: float) -> bool:
+        """Whether `value` lies inside the interval, the ends included; False without an interval."""
+        return self.exists and self.low <= value <= self.high
+
+
+def t_quantile(n: int | np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Two-sided Student-t quantile for `n` observations (NaN for n < 2)."""
+    from scipy.special import stdtrit
+
+    freedom = np.asarray(n, dtype=float) - 1
+    return np.where(freedom > 0, stdtrit(np.where(freedom > 0, freedom, 1.0), 0.5 + confidence / 2), np.nan)
+
+
+def mean_interval(values: Iterable[float], confidence: float = CONFIDENCE) -> Interval:
+    """Mean of `values` (one a seed, NaN left out) with its Student-t interval."""
+    data = np.asarray(list(values), dtype=float)
+    data = data[~np.isnan(data)]
+    n = len(data)
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    mean = float(data.mean())
+    if n == 1:
+        return Interval(mean, np.nan, np.nan, 1)
+    half = float(t_quantile(n, confidence)) * float(data.std(ddof=1)) / np.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_difference(first: pd.Series, second: pd.Series, confidence: float = CONFIDENCE) -> Interval:
+    """Mean of first - second over the seeds both have, with its interval; both series are indexed by seed."""
+    return mean_interval((first - second).dropna(), confidence)
+
+
+def supported_best(values: Mapping[str, pd.Series], confidence: float = CONFIDENCE) -> str | None:
+    """Name of the method whose paired difference to *every* other one has an interval above zero.
+
+    All comparisons have to hold at once (an intersection-union test), so their number needs no correction.
+
+    Args:
+        values: method name -> accuracies indexed by seed. A method without values (failed, missing) counts as
+            not beaten; leave out a method that is not defined here.
+        confidence: of each interval.
+
+    Returns:
+        The name, or None where no method is supported by the seeds there are (one method alone never is).
+    """
+    present = {name: series.mean() for name, series in values.items() if series.notna().any()}
+    if not present or len(values) < 2:
+        return None
+    best = max(present, key=lambda name: present[name])
+    others = [series for name, series in values.items() if name != best]
+    above = [paired_difference(values[best], series, confidence).low > 0 for series in others]
+    return best if all(above) else None
+
+
+def summarize(frame: pd.DataFrame, by: list[str], value: str, confidence: float = CONFIDENCE) -> pd.DataFrame:
+    """Mean, interval and number of seeds of `value` in each group: the columns `by`, mean, low, high, n."""
+    groups = frame.dropna(subset=[value]).groupby(by, sort=False)[value]
+    out = groups.agg(mean="mean", deviation="std", n="count").reset_index()
+    n = out["n"].to_numpy(dtype=float)
+    half = t_quantile(n, confidence) * out["deviation"].to_numpy(dtype=float) / np.sqrt(np.maximum(n, 1))
+    out["low"], out["high"] = out["mean"] - half, out["mean"] + half
+    return out[[*by, "mean", "low", "high", "n"]]

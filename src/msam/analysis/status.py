@@ -1,0 +1,145 @@
+"""What ran, on what, how long, and what did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+import pandas as pd
+
+from msam.analysis.metrics import CELL
+from msam.analysis.names import label
+from msam.analysis.provenance import footer
+from msam.analysis.sources import Study, record_json, record_path
+from msam.analysis.table import DASH, Block, Html, Table
+
+
+def status_table(study: Study) -> Table:
+    """One row a cell: state with its reason, seeds, seconds, memory, commit, when it finished, its record."""
+    found = study.frames.cells.drop_duplicates(CELL).set_index(CELL)
+    rows = []
+    for cell in study.cells.itertuples():
+        key = (cell.dataset, cell.fusion, cell.name)
+        record = found.loc[key] if key in found.index else None
+        done = record is not None and cell.state == "done"
+        rows.append(
+            {
+                "dataset": cell.dataset,
+                "evidence": cell.evidence,
+                "fusion": cell.fusion,
+                "method": label(cell.name),
+                "state": cell.text,
+                "seeds": int(record["n_seeds"]) if done else DASH,
+                "seconds": _rounded(record["seconds"]) if done else DASH,
+                "peak memory (MB)": _rounded(record["peak_memory_mb"]) if done else DASH,
+                "commit": _commit(record) if done else DASH,
+                "finished": str(record["finished"])[:16] if done else DASH,
+                "record": _link(study, record),
+            }
+        )
+    data = study.frames.cells.drop(columns="path", errors="ignore")
+    note = "Seconds: the whole cell, all seeds. A commit with a + had changes that were not committed."
+    title = "Every cell"
+    return Table(title, (Block(pd.DataFrame(rows)),), data, note, footer(study), file="status")
+
+
+def failures_table(study: Study) -> Table:
+    """Cells that failed, are missing or not defined, and seeds that diverged, each with its reason."""
+    cells = study.cells[study.cells["state"] != "done"]
+    rows = [
+        _failure(cell, cell.text.split(":")[0], cell.reason or "no record", "all")
+        for cell in cells.itertuples()
+    ]
+    seeds = study.frames.seeds[study.frames.seeds["state"] == "diverged"]
+    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
+    for seed in seeds.assign(evidence=seeds["dataset"].map(evidence)).itertuples():
+        rows.append(_failure(seed, "diverged", seed.reason, str(seed.seed)))
+    frame = pd.DataFrame(rows)
+    heading = "" if rows else "Nothing failed, diverged or is missing."
+    return Table("What did not work", (Block(frame, heading),), frame, "", footer(study), file="failures")
+
+
+def totals_table(study: Study) -> Table:
+    """Cells, seeds, seconds, steps and gradient evaluations for each dataset and in all."""
+    seeds, cells = study.frames.seeds, study.frames.cells
+    rows = [_totals(study, name, cells[cells["dataset"] == name], seeds) for name in study.datasets]
+    if rows:
+        rows.append(_totals(study, "all", cells, seeds))
+    frame = pd.DataFrame(rows)
+    note = "Training of the records only: without installation, data preparation and search."
+    return Table("What it took", (Block(frame),), frame, note, footer(study), file="totals")
+
+
+def versions_table(study: Study) -> Table:
+    """Devices and package versions of the records, with the number of records for each."""
+    counts: dict[tuple[str, str], int] = {}
+    for path in study.frames.cells.loc[study.frames.cells["state"] == "done", "path"]:
+        provenance = record_json(study, path).get("provenance", {})
+        items = [("device", provenance.get("device", DASH)), *provenance.get("versions", {}).items()]
+        for item in items:
+            counts[item] = counts.get(item, 0) + 1
+    rows = [{"what": what, "version": version, "records": n} for (what, version), n in counts.items()]
+    frame = pd.DataFrame(rows)
+    return Table("Device and versions", (Block(frame),), frame, "", footer(study), file="versions")
+
+
+def status_sentence(study: Study) -> str:
+    """How many cells are done and how many are not, in a sentence."""
+    if study.frames.cells.empty:
+        return "There are no records yet."
+    counts = study.cells["state"].value_counts()
+    texts = {"failed": "failed", "undefined": "not defined", "missing": "missing"}
+    parts = [f"{counts[state]} {text}" for state, text in texts.items() if state in counts]
+    diverged = int((study.frames.seeds["state"] == "diverged").sum())
+    parts += [f"{diverged} seeds diverged"] if diverged else []
+    minutes = study.frames.cells["seconds"].sum() / 60
+    rest = f" ({', '.join(parts)})" if parts else ""
+    done = f"{counts.get('done', 0)} of {len(study.cells)} cells are done{rest}"
+    return f"{done}; training took {minutes:.0f} minutes."
+
+
+def _failure(row, state: str, reason: str, seed: str) -> dict[str, str]:
+    return {
+        "dataset": row.dataset,
+        "evidence": row.evidence,
+        "fusion": row.fusion,
+        "method": label(row.name),
+        "seed": seed,
+        "state": state,
+        "reason": reason,
+    }
+
+
+def _totals(study: Study, dataset: str, cells: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, object]:
+    mine = seeds if dataset == "all" else seeds[seeds["dataset"] == dataset]
+    return {
+        "dataset": dataset,
+        "evidence": _levels(study, cells["dataset"].unique()),
+        "cells": int((cells["state"] == "done").sum()),
+        "seeds": len(mine),
+        "minutes": f"{cells['seconds'].sum() / 60:.1f}",
+        "steps": int(mine["steps"].sum()),
+        "gradient evaluations": int(mine["gradient_evaluations"].sum()),
+    }
+
+
+def _levels(study: Study, datasets: Iterable[str]) -> str:
+    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
+    return ", ".join(dict.fromkeys(evidence[dataset] for dataset in datasets))
+
+
+def _link(study: Study, record: pd.Series | None) -> Html | str:
+    if record is None or not record["path"]:
+        return DASH
+    path = record_path(study, record["path"])
+    inside = path.relative_to(study.folder) if path.is_relative_to(study.folder) else path.name
+    target = f"records/{study.label.removeprefix('results/')}/{inside}"
+    return Html(f'<a href="{escape(target)}">{escape(path.name)}</a>')
+
+
+def _commit(record: pd.Series) -> str:
+    return str(record["commit"])[:7] + ("+" if bool(record["dirty"]) else "")
+
+
+def _rounded(value: float) -> str:
+    return DASH if pd.isna(value) else f"{value:.0f}"

@@ -1,0 +1,256 @@
+"""From records to a rendered book: execute the notebooks, then let Jupyter Book set the pages.
+
+The book reads records and never trains. A page of `book/_toc.yml` is either a text, `book/<page>.md`, or a
+notebook, `notebooks/<page>.ipynb`, that is executed first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+COMPARISON = "comparison"
+"""The page "Your run against the published one"."""
+
+AT_ONCE = 2
+STAMP = ".inputs"
+TOOLS = ("jupyter-book", "sphinx-book-theme", "papermill")
+
+
+class BookError(RuntimeError):
+    """The book cannot be built; every line of the message names one cause."""
+
+
+def build(results: Path, out: Path, published: Path | None = None) -> Path:
+    """Build the book, unless the one in `out` was made from the same inputs.
+
+    Args:
+        results: folder of the records to show, results/<profile> or results/local/<profile>.
+        out: folder for the HTML; it is replaced as a whole, once the new book is complete.
+        published: folder of the published records, where `results` is a run of the reader's own: adds the
+            page that compares the two, unless there is no such folder.
+
+    Returns:
+        Path of the book's index.html.
+
+    Raises:
+        BookError: a folder or page is missing, a notebook fails, or Jupyter Book finds something to warn of.
+    """
+    results, out = results.resolve(), out.resolve()
+    if not results.is_dir():
+        raise BookError(f"there are no records at {results}; train first: make reproduce")
+    published = published.resolve() if published and published.is_dir() else None
+    root = project_root()
+    index, stamp = out / "index.html", out / STAMP
+    fingerprint = inputs_hash(root, results, published)
+    if index.is_file() and stamp.is_file() and stamp.read_text() == fingerprint:
+        print("book is up to date")
+        return index
+    work = root / "build" / "book.work"
+    with _alone(work):
+        contents = table_of_contents(root / "book", with_comparison=published is not None)
+        notebooks = notebook_pages(root, contents)
+        source, executed = work / "src", work / "executed"
+        for stale in (source, executed, work / "_build"):
+            shutil.rmtree(stale, ignore_errors=True)
+        execute(notebooks, executed, results, published)
+        shutil.copytree(root / "book", source)
+        (source / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
+        for notebook in notebooks:
+            publishable(executed / notebook.name, source / notebook.name)
+        html = _render(source, work)
+        for folder in filter(None, (results, published)):
+            copy_records(folder, html / "records")
+        (html / STAMP).write_text(fingerprint)
+        _replace(out, html)
+    return index
+
+
+def project_root() -> Path:
+    """The folder that holds `book` and `notebooks`: where we are, or where the package was installed from."""
+    places = (Path.cwd(), Path(__file__).resolve().parents[2])
+    for place in places:
+        if (place / "book" / "_toc.yml").is_file() and (place / "notebooks").is_dir():
+            return place
+    raise BookError(f"there is no book/_toc.yml beside a notebooks folder in {' or '.join(map(str, places))}")
+
+
+def inputs_hash(root: Path, results: Path, published: Path | None) -> str:
+    """SHA-256 of all that the book is made from: records, step costs, notebooks, pages, code, tools."""
+    digest = hashlib.sha256(" ".join(f"{t}={version(t)}" for t in TOOLS).encode())
+    sources = [root / "book", root / "notebooks", root / "benchmarks", Path(__file__).resolve().parent]
+    for folder in [*sources, results, *([published] if published else [])]:
+        digest.update(f"\0{folder}".encode())
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"\0{path.relative_to(folder)}\0{content}".encode())
+    return digest.hexdigest()
+
+
+def table_of_contents(book: Path, *, with_comparison: bool) -> dict[str, Any]:
+    """What `_toc.yml` says, without the page that compares two runs where there is one run only."""
+    contents = yaml.safe_load((book / "_toc.yml").read_text(encoding="utf-8"))
+    return contents if with_comparison else _without(contents, COMPARISON)
+
+
+def notebook_pages(root: Path, contents: Mapping[str, Any]) -> list[Path]:
+    """The notebooks among the pages of a table of contents.
+
+    Raises:
+        BookError: a page is neither a text nor a notebook.
+    """
+    notebooks = {
+        name: root / "notebooks" / f"{name}.ipynb"
+        for name in _files(contents)
+        if not (root / "book" / f"{name}.md").is_file()
+    }
+    missing = [name for name, path in notebooks.items() if not path.is_file()]
+    if missing:
+        raise BookError(
+            "\n".join(f"page {n!r} has neither book/{n}.md nor notebooks/{n}.ipynb" for n in missing)
+        )
+    return list(notebooks.values())
+
+
+def execute(notebooks: list[Path], into: Path, results: Path, published: Path | None) -> None:
+    """Execute the notebooks, `AT_ONCE` at a time, with the folder of the records as parameter `results`.
+
+    The comparison reads two runs: the published one as `results` and the reader's own as `local`.
+
+    Raises:
+        BookError: one line for each notebook that failed.
+    """
+    own = {"results": str(results)}
+    both = {"results": str(published), "local": str(results)}
+    os.environ.setdefault(
+        "PYDEVD_DISABLE_FILE_VALIDATION", "1"
+    )  # else every kernel prints a debugger's warning
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = [
+            pool.submit(_execute, n, into / n.name, both if n.stem == COMPARISON else own) for n in notebooks
+        ]
+        try:
+            failures = [failure for run in runs if (failure := run.result())]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failures:
+        raise BookError("\n".join(failures))
+
+
+def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> str | None:
+    """Execute one notebook in its own folder; None, or one line that says what went wrong."""
+    started = time.perf_counter()
+    unfinished = target.with_suffix(".unfinished")
+    command = [sys.executable, "-m", "papermill", str(notebook), str(unfinished)]
+    command += ["--no-progress-bar", "--kernel", "python3", "--cwd", str(notebook.parent)]
+    for name, value in parameters.items():
+        command += ["--parameters_raw", name, value]
+    done = subprocess.run(command, capture_output=True, text=True, env={"OMP_NUM_THREADS": "1", **os.environ})
+    if done.returncode:
+        reason = _exception(unfinished) or (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return f"notebook {notebook.name} failed: {reason}"
+    unfinished.rename(target)
+    print(f"executed {notebook.name} in {time.perf_counter() - started:.1f} s", flush=True)
+    return None
+
+
+def _exception(notebook: Path) -> str | None:
+    """Name and last line of the exception in a notebook whose execution stopped."""
+    if not notebook.is_file():
+        return None
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    errors = [o for c in cells for o in c.get("outputs", ()) if o["output_type"] == "error"]
+    return f"{errors[0]['ename']}: {errors[0]['evalue']}".strip().splitlines()[-1] if errors else None
+
+
+def publishable(executed: Path, page: Path) -> None:
+    """Copy an executed notebook without what belongs to this machine: the injected paths and the timings."""
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    notebook["metadata"].pop("papermill", None)
+    cells = notebook["cells"]
+    notebook["cells"] = [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]
+    for cell in notebook["cells"]:
+        for key in ("papermill", "execution"):
+            cell["metadata"].pop(key, None)
+    page.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def copy_records(folder: Path, into: Path) -> None:
+    """Copy records and executed notebooks to where pages link them: results/a.json -> `into`/a.json."""
+    parts = folder.parts
+    depth = parts[::-1].index("results") if "results" in parts else 1
+    prefix = Path(*parts[len(parts) - depth :])
+    for path in folder.rglob("*"):
+        if path.suffix in (".json", ".ipynb"):
+            target = into / prefix / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _without(entry: Any, page: str) -> Any:
+    if isinstance(entry, dict):
+        return {key: _without(value, page) for key, value in entry.items()}
+    if isinstance(entry, list):
+        return [_without(e, page) for e in entry if not (isinstance(e, dict) and e.get("file") == page)]
+    return entry
+
+
+def _files(entry: Any) -> Iterator[str]:
+    for key, value in entry.items() if isinstance(entry, dict) else enumerate(entry):
+        if key in ("root", "file"):
+            yield value
+        elif isinstance(value, (dict, list)):
+            yield from _files(value)
+
+
+def _render(source: Path, work: Path) -> Path:
+    """Run Jupyter Book with warnings as errors; the folder of the HTML."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
+    command += ["--path-output", str(work), "-W", "--keep-going"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = work / "jupyter-book.log"
+    log.write_text(done.stdout, encoding="utf-8")
+    if done.returncode:
+        plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout).replace(f"{source}{os.sep}", "")
+        causes = [line.strip() for line in plain.splitlines() if re.search(r"(WARNING|ERROR|Error):\s", line)]
+        raise BookError("\n".join(dict.fromkeys(causes)) or f"Jupyter Book failed; its output is in {log}")
+    return work / "_build" / "html"
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put a finished folder in the place of another."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    shutil.move(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Let one build at a time use the work folder."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BookError(f"another build of the book is using {work}; wait for it to end") from None
+        yield

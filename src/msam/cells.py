@@ -1,0 +1,234 @@
+"""Train one cell of a study and write its record."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from msam import records
+from msam.studies import Cell, cells, load
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+"""Called after every epoch with the seed, the epoch's number and its entry of the record."""
+
+
+def run(
+    cell: Cell,
+    seeds: Iterable[int],
+    *,
+    results: Path | None = None,
+    device: str = "auto",
+    progress: Progress = lambda seed, epoch, entry: None,
+) -> dict[str, Any]:
+    """Train the seeds of a cell.
+
+    Every finished seed is kept in `<record>.partial.json`, so a run that was killed goes on with the next
+    seed. Seeds of an older record with the same key are kept.
+
+    Args:
+        cell: the cell, from `msam.studies.cells`.
+        seeds: the seeds.
+        results: folder of the results; None reads and writes nothing.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+        progress: see `Progress`.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: a name or a value in the configuration is wrong, or a needed record is missing.
+        PermissionError: the results folder cannot be written.
+    """
+    import torch
+
+    from msam import datasets
+    from msam.methods import UnsupportedCell
+    from msam.training import train_seed
+
+    _check_rho(cell.config["rho"])
+    torch.set_num_threads(cell.config["threads"])
+    target = torch.device(_device(device, torch.cuda.is_available()))
+    data = datasets.load(cell.config["dataset"], cell.config["dataset_options"]).to(target)
+    record = {"schema": records.SCHEMA, "state": "done", "key": cell.key, "config": cell.config}
+    record["provenance"] = records.provenance(_describe(target), data.checksum)
+    path = cell.path(results) if results else None
+    done = _finished(path, cell.key)
+    try:
+        for seed in seeds:
+            if seed not in done:
+                config = _config_of_seed(cell, seed, results)
+                done[seed] = train_seed(config, data, seed, lambda n, e, seed=seed: progress(seed, n, e))
+            trained = [done[s] for s in sorted(done)]
+            record["seeds"] = trained
+            record["provenance"] |= {
+                "seconds": round(sum(s["seconds"] for s in trained), 2),
+                "peak_memory_mb": max(s["peak_memory_mb"] for s in trained),
+            }
+            if path:
+                records.write(_partial(path), record)
+    except UnsupportedCell as reason:
+        record |= {"state": "undefined", "reason": str(reason), "seeds": []}
+        record["provenance"]["seconds"] = 0.0
+    if path:
+        records.write(path, record)
+        _partial(path).unlink(missing_ok=True)
+        failed(path).unlink(missing_ok=True)
+    return record
+
+
+def train(
+    profile: str,
+    study: str,
+    dataset: str,
+    fusion: str,
+    method: str,
+    seeds: int,
+    results: str = "",
+    *,
+    device: str = "auto",
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a cell by the names of its parts and print a line an epoch: what the notebook calls.
+
+    Args:
+        profile: name or path of a study file.
+        study: a study of the profile.
+        dataset: a data set of the study.
+        fusion: a fusion of the study.
+        method: a method of the study, with its variant: "msam+encoder".
+        seeds: number of seeds, from 0.
+        results: folder of the results; empty to read and write nothing.
+        device: see `run`.
+        **settings: see `override`.
+
+    Returns:
+        The record.
+    """
+    (cell,) = cells(load(profile), study, dataset, fusion, method)
+    cell = override(cell, **settings)
+
+    def progress(seed: int, epoch: int, entry: dict[str, Any]) -> None:
+        fused = entry["validation"]["accuracy"]["fused"]
+        print(
+            f"seed {seed}  epoch {epoch:>3}/{cell.config['epochs']}  loss {entry['step_loss']:.3f}", end="  "
+        )
+        print(f"validation accuracy {fused:.3f}")
+
+    return run(
+        cell, range(seeds), results=Path(results) if results else None, device=device, progress=progress
+    )
+
+
+def failed(path: Path) -> Path:
+    """Where the reason lies why a cell has no record."""
+    return path.with_suffix(".failed.json")
+
+
+def set_aside(cell: Cell, results: Path) -> None:
+    """Make way for a new record; finished seeds stay in the partial one, which `run` may take over."""
+    path = cell.path(results)
+    failed(path).unlink(missing_ok=True)
+    if path.is_file():
+        path.replace(_partial(path))
+
+
+def write_failure(cell: Cell, results: Path, reason: str, traceback: str) -> None:
+    """Note that the cell failed."""
+    note = {"schema": records.SCHEMA, "state": "failed", "config": cell.config}
+    records.write(failed(cell.path(results)), note | {"reason": reason, "traceback": traceback})
+
+
+def stale(cell: Cell, seeds: int, results: Path) -> str:
+    """Why the cell must be trained (again), "" if its record is good."""
+    path = cell.path(results)
+    if not path.is_file():
+        return "failed before" if failed(path).is_file() else "not trained yet"
+    try:
+        record = records.read(path)
+    except records.RecordError:
+        return "the record is corrupt"
+    if record["key"] != cell.key:
+        return "its configuration or code has changed"
+    have = {seed["seed"] for seed in record["seeds"]}
+    if record["state"] == "done" and not have >= set(range(seeds)):
+        return f"it has {len(have)} of {seeds} seeds"
+    return ""
+
+
+def _partial(path: Path) -> Path:
+    return path.with_suffix(".partial.json")
+
+
+def _finished(path: Path | None, key: str) -> dict[int, dict[str, Any]]:
+    """Seed -> its entry, from an older or a partial record with the same key."""
+    found: dict[int, dict[str, Any]] = {}
+    for candidate in (path, _partial(path)) if path else ():
+        try:
+            record = records.read(candidate)
+        except records.RecordError:
+            continue
+        if record["key"] == key:
+            found |= {seed["seed"]: seed for seed in record["seeds"]}
+    return found
+
+
+def _config_of_seed(cell: Cell, seed: int, results: Path | None) -> dict[str, Any]:
+    """The configuration, with the mean dominant share of the needed cell's run of the seed put in."""
+    if cell.needs is None:
+        return cell.config
+    path = cell.needs.path(results) if results else None
+    if path is None or not path.is_file():
+        raise ValueError(
+            f"{cell.title} takes its share from the record of {cell.needs.title}, which is not there:"
+            " train that first in the same results folder, or give a number as share"
+        )
+    entry = next((s for s in records.read(path)["seeds"] if s["seed"] == seed), None)
+    if entry is None or not entry["epochs"]:
+        raise ValueError(f"{cell.title}: the record of {cell.needs.title} has no usable seed {seed}")
+    shares = [epoch["dominant_share"] for epoch in entry["epochs"]]
+    return cell.config | {"options": cell.config["options"] | {"share": sum(shares) / len(shares)}}
+
+
+def override(
+    cell: Cell,
+    *,
+    epochs: int | None = None,
+    lr: float | None = None,
+    rho: float | None = None,
+    options: dict[str, Any] | None = None,
+) -> Cell:
+    """The same cell with other settings; a number as `share` needs no other record."""
+    config = cell.config | {"options": cell.config["options"] | (options or {})}
+    given = {"epochs": epochs, "rho": rho}
+    config |= {name: value for name, value in given.items() if value is not None}
+    if lr is not None:
+        config["optimizer"] = config["optimizer"] | {"lr": lr}
+    return Cell(config, None if "share" in (options or {}) else cell.needs)
+
+
+def _check_rho(rho: float | None) -> None:
+    if rho is not None and not (rho >= 0 and rho != float("inf")):
+        raise ValueError(f"rho must be finite and >= 0, not {rho}")
+
+
+def _device(name: str, cuda: bool) -> str:
+    if name == "auto":
+        return "cuda" if cuda else "cpu"
+    if name.startswith("cuda") and not cuda:
+        raise ValueError(f"device {name!r}: there is no CUDA device here; choose cpu or auto")
+    return name
+
+
+def _describe(device: Any) -> str:
+    if device.type == "cuda":
+        import torch
+
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        model = next((value.strip() for key, _, value in lines if key.strip() == "model name"), model)
+    return f"cpu: {model}"

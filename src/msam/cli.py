@@ -1,0 +1,208 @@
+"""The command `msam`: what Make, Snakemake and people call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msam import pipeline, studies
+
+PUBLISHED = Path("results")
+LOCAL = PUBLISHED / "local"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if it did what it should, 1 and one line on the error stream if not."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("msam: stopped; the next run goes on from here", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"msam: {error}", file=sys.stderr)
+    return 1
+
+
+def _plan(options: argparse.Namespace) -> int:
+    profile, seeds = _profile(options)
+    cells = studies.cells(profile, options.study)
+    jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
+    for job in jobs:
+        seconds = "?" if job.seconds is None else pipeline.clock(job.seconds)
+        print(f"{job.cell.title:<36} {seconds:>7}  {job.reason}")
+    print(f"{len(jobs)} of {len(cells)} cells to train, {seeds} seeds each: {_forecast(jobs, options.jobs)}")
+    return 0
+
+
+def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
+    return f"about {pipeline.total(jobs, workers)} with {workers} at once" if jobs else "nothing to do"
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    profile, seeds = _profile(options)
+    cells = studies.cells(profile, options.study)
+    run = pipeline.Run(options.profile, options.study, seeds, options.jobs, options.results, options.executor)
+    with pipeline.exclusive(options.results) as lock:
+        jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
+        print(f"{len(jobs)} of {len(cells)} cells to train: {_forecast(jobs, options.jobs)}", flush=True)
+        failed = pipeline.train(jobs, run, lock) if jobs else []
+        _take_search(profile["profile"], options.results)
+        code = _book(options)
+    for cell in failed:
+        reason = json.loads(pipeline.runner.failed(cell.path(options.results)).read_text())["reason"]
+        print(f"failed: {cell.title}: {reason}", file=sys.stderr)
+    return 1 if failed else code
+
+
+def _take_search(profile: str, results: Path) -> None:
+    """The published search chose the hyper-parameters of this run too, so its table belongs in this book."""
+    source, target = PUBLISHED / profile / "search.json", results / profile / "search.json"
+    if source.is_file() and source != target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _book(options: argparse.Namespace) -> int:
+    from msam import book
+
+    name = studies.load(options.profile)["profile"]
+    published = None if options.results == PUBLISHED else PUBLISHED / name
+    page = book.build(options.results / name, options.book, published)
+    print(f"the book is at {page}")
+    return 0
+
+
+def _cell(options: argparse.Namespace) -> int:
+    from msam import notebooks
+
+    profile, seeds = _profile(options)
+    cell = next((c for c in studies.cells(profile, options.study) if c.title == options.cell), None)
+    if cell is None:
+        raise ValueError(f"unknown cell {options.cell!r}; `msam plan` lists them")
+    parameters = {
+        "profile": options.profile,
+        "study": options.study,
+        "dataset": cell.config["dataset"],
+        "fusion": cell.config["fusion"],
+        "method": cell.name,
+        "seeds": seeds,
+        "results": str(options.results.absolute()),
+    }
+    try:
+        source = pipeline.ROOT / "notebooks" / "train.ipynb"
+        notebooks.execute(source, cell.path(options.results).with_suffix(".ipynb"), parameters)
+    except Exception as error:
+        pipeline.runner.write_failure(cell, options.results, str(error), traceback.format_exc())
+        raise
+    return 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    from msam import search
+
+    profile = studies.load(options.profile)
+    search.run(profile, options.study, options.jobs, PUBLISHED / profile["profile"] / "search.json")
+    return 0
+
+
+def _notebook(options: argparse.Namespace) -> int:
+    from msam import notebooks
+
+    source = Path(options.name)
+    if source.suffix != ".ipynb":
+        source = pipeline.ROOT / "notebooks" / f"{options.name}.ipynb"
+    target = LOCAL / "notebooks" / source.name
+    notebooks.execute(source, target, {name: yaml.safe_load(value) for name, value in options.parameters})
+    print(f"the executed notebook is at {target}")
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from msam import datasets, records
+
+    description = datasets.describe(options.name, yaml.safe_load(options.options))
+    if options.output:
+        records.write(options.output, description)
+    else:
+        del description["samples"]
+        print(yaml.safe_dump(description, sort_keys=False), end="")
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    from msam import datasets
+
+    print(datasets.build(options.name, yaml.safe_load(options.options), force=options.force))
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    name = studies.load(options.profile)["profile"]
+    print(f"{pipeline.publish(options.results, PUBLISHED, name)} files are now the published run")
+    return 0
+
+
+def _profile(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    profile = studies.load(options.profile)
+    seeds = profile["seeds"] if options.seeds is None else options.seeds
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, not {seeds}")
+    return profile, seeds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="msam", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    grid = argparse.ArgumentParser(add_help=False)
+    grid.add_argument("--profile", default="embedded", help="name of a profile or path of a YAML file")
+    grid.add_argument("--study", default="main", help="a study of the profile")
+    grid.add_argument("--seeds", type=int, help="number of seeds; the profile's own if not given")
+    grid.add_argument("--jobs", type=int, default=2, help="cells at once")
+    grid.add_argument("--results", type=Path, default=LOCAL, help="folder of the records")
+    grid.add_argument(
+        "--book", type=Path, default=Path("build/book/html"), help="folder of the rendered book"
+    )
+    grid.add_argument("--executor", default="local", help="folder of workflow/profiles: local or slurm")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("name", help="a data set")
+    data.add_argument("--options", default="{}", help="its options, YAML")
+
+    def add(
+        group: Any, name: str, function: Callable[..., int], text: str, *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        command = group.add_parser(name, help=text, description=text, parents=parents)
+        command.set_defaults(run=function)
+        return command
+
+    add(commands, "plan", _plan, "list the cells that would be trained, with their expected times", grid)
+    add(commands, "reproduce", _reproduce, "train what is missing or stale, then build the book", grid)
+    cell = add(commands, "cell", _cell, "train one cell through its notebook", grid)
+    cell.add_argument("cell", help="dataset/fusion/method")
+    add(commands, "search", _search, "choose hyper-parameters on the validation splits", grid)
+    add(commands, "book", _book, "build the book from the records", grid)
+    add(commands, "publish", _publish, "make the local records the published ones", grid)
+    notebook = add(commands, "notebook", _notebook, "run one notebook through papermill")
+    notebook.add_argument("name", help="a notebook of notebooks/, or a path")
+    notebook.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
+    )
+    group = commands.add_parser("data", help="describe or build a data set").add_subparsers(
+        required=True, metavar="command"
+    )
+    describe = add(group, "describe", _describe, "sizes, class counts, shapes, license, origin", data)
+    describe.add_argument("--output", type=Path, help="write the description, with samples, as JSON")
+    build = add(group, "build", _build, "build a data set into the cache", data)
+    build.add_argument("--force", action="store_true", help="even if it is there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

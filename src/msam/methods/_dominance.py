@@ -1,0 +1,63 @@
+"""Rules that choose the dominant modality of a step from the shares of its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+RULES = ("shapley", "fixed:<modality>", "random", "epoch", "ema")
+
+
+class Dominance:
+    """One of `RULES`.
+
+    shapley: the largest share of the batch (the paper).
+    fixed:<modality>: always that modality, with its share of the batch.
+    random: a modality drawn uniformly, with its share of the batch.
+    epoch: the shares of the validation split after the last epoch; equal shares before the first.
+    ema: an exponential moving average of the batch shares.
+
+    Args:
+        rule: the rule's name.
+        modalities: names, in the order of the share tensors.
+        decay: weight of the past in `ema`.
+
+    Raises:
+        ValueError: unknown rule or modality.
+    """
+
+    def __init__(self, rule: str, modalities: Sequence[str], decay: float = 0.9) -> None:
+        name, _, self.fixed = rule.partition(":")
+        if name not in {r.partition(":")[0] for r in RULES} or (name == "fixed") != bool(self.fixed):
+            raise ValueError(f"unknown dominance rule {rule!r}; choose from {', '.join(RULES)}")
+        if self.fixed and self.fixed not in modalities:
+            raise ValueError(f"unknown modality {self.fixed!r}; choose from {', '.join(modalities)}")
+        self.name, self.modalities, self.decay = name, list(modalities), decay
+        self.memory = (
+            torch.full((len(self.modalities),), 1 / len(self.modalities)) if name == "epoch" else None
+        )
+
+    @property
+    def reads_batch(self) -> bool:
+        """Whether `choose` needs the shares of the batch."""
+        return self.name != "epoch"
+
+    def choose(self, shares: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Shares of the batch, shape (M,), to the steering shares and the index of the dominant modality."""
+        if self.name == "epoch":
+            shares = self.memory
+        elif self.name == "ema":
+            past = shares if self.memory is None else self.memory
+            shares = self.memory = self.decay * past + (1 - self.decay) * shares
+        if self.name == "fixed":
+            return shares, torch.tensor(self.modalities.index(self.fixed))
+        if self.name == "random":
+            return shares, torch.randint(len(self.modalities), ())
+        return shares, shares.argmax()
+
+    def end_epoch(self, shares: dict[str, float]) -> None:
+        """Take the shares of the validation split."""
+        if self.name == "epoch":
+            self.memory = torch.tensor([shares[m] for m in self.modalities])

@@ -1,0 +1,27 @@
+"""One modality alone, through the same encoder and fusion: the paper's Single-audio, Single-video, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msam.methods.joint import Joint
+
+
+class Unimodal(Joint):
+    """Joint training of a model that has one modality only.
+
+    Args:
+        modality: its name.
+    """
+
+    def __init__(self, modality: str = "") -> None:
+        self.modality = modality
+
+    def modalities(self, names: Sequence[str]) -> list[str]:
+        """The one modality."""
+        return [self.modality]
+
+    def check(self, fusion: str, modalities: Sequence[str]) -> None:
+        """Refuse a modality that the data set lacks."""
+        if self.modality not in modalities:
+            raise ValueError(f"unknown modality {self.modality!r}; choose from {', '.join(modalities)}")

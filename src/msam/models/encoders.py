@@ -1,0 +1,67 @@
+"""Small encoders: one modality in, one feature vector out (B x width)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvEncoder(nn.Module):
+    """Three strided convolutions with BatchNorm and a global average, for signals and images.
+
+    Args:
+        shape: input shape without the batch, channels first: (C, T) or (C, H, W).
+        width: length of the feature vector; the first two layers have width/4 and width/2 channels.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int) -> None:
+        super().__init__()
+        image = len(shape) == 3
+        conv, norm = (nn.Conv2d, nn.BatchNorm2d) if image else (nn.Conv1d, nn.BatchNorm1d)
+        channels = [shape[0], width // 4, width // 2, width]
+        kernel = 3 if image else 5
+        layers: list[nn.Module] = []
+        for c_in, c_out in pairwise(channels):
+            layers += [conv(c_in, c_out, kernel, stride=2, padding=kernel // 2, bias=False)]
+            layers += [norm(c_out), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x C x T or B x C x H x W -> B x width."""
+        return self.layers(x).flatten(2).mean(2)
+
+
+class VectorEncoder(nn.Sequential):
+    """Two-layer perceptron for a vector of `shape[0]` numbers."""
+
+    def __init__(self, shape: Sequence[int], width: int) -> None:
+        super().__init__(nn.Linear(shape[0], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+
+
+class SequenceEncoder(nn.Module):
+    """Two Transformer layers over a sequence of `shape = (T, D)`: learned positions, mean over time."""
+
+    def __init__(self, shape: Sequence[int], width: int) -> None:
+        super().__init__()
+        length, dimension = shape
+        self.project = nn.Linear(dimension, width)
+        self.position = nn.Parameter(torch.randn(length, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.1, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x T x D -> B x width."""
+        return self.layers(self.project(x) + self.position).mean(1)
+
+
+ENCODERS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
+    "image": ConvEncoder,
+    "spectrogram": ConvEncoder,
+    "sensor": ConvEncoder,
+    "vector": VectorEncoder,
+    "sequence": SequenceEncoder,
+}
+"""Kind of a modality -> encoder, built from (shape without the batch, width)."""

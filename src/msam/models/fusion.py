@@ -1,0 +1,75 @@
+"""Late and early fusion of feature vectors into logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class LateFusion(nn.Module):
+    """One linear head a modality; the logits are the sum of the heads (as AGM's late-fusion baselines).
+
+    Args:
+        widths: modality -> length of its feature vector.
+        classes: number of classes C.
+    """
+
+    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({m: nn.Linear(width, classes) for m, width in widths.items()})
+
+    def head_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Modality -> logits of its head, B x C."""
+        return {m: head(features[m]) for m, head in self.heads.items()}
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Modality -> features, B x D_m, to logits, B x C."""
+        return torch.stack(list(self.head_logits(features).values())).sum(0)
+
+
+class Maxout(nn.Module):
+    """Maximum over pairs of linear units (Goodfellow et al., ICML 2013)."""
+
+    def __init__(self, width: int, units: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2 * units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x width -> B x units."""
+        return self.linear(x).unflatten(1, (-1, 2)).amax(2)
+
+
+class EarlyFusion(nn.Module):
+    """Concatenated features -> two Maxout layers with BatchNorm and dropout -> linear head.
+
+    "Early" is the paper's word for non-linear fusion of features, after whole encoders. The layers are AGM's,
+    with 2 and 1 times the width of one encoder where AGM has 2048 and 1024 units.
+
+    Args:
+        widths: modality -> length of its feature vector.
+        classes: number of classes C.
+    """
+
+    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.modalities = list(widths)
+        total, unit = sum(widths.values()), max(widths.values())
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(total, eps=1e-4),
+            Maxout(total, 2 * unit),
+            nn.BatchNorm1d(2 * unit),
+            nn.Dropout(0.3),
+            Maxout(2 * unit, unit),
+            nn.BatchNorm1d(unit),
+            nn.Dropout(0.3),
+            nn.Linear(unit, classes),
+        )
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Modality -> features, B x D_m, to logits, B x C."""
+        return self.layers(torch.cat([features[m] for m in self.modalities], 1))
+
+
+FUSIONS: dict[str, type[LateFusion] | type[EarlyFusion]] = {"late": LateFusion, "early": EarlyFusion}

@@ -1,0 +1,55 @@
+"""Run one notebook through papermill: parameters checked, output written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+class NotebookError(RuntimeError):
+    """A cell of the notebook raised; the message is the error's last line."""
+
+
+def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | None = None) -> None:
+    """Execute a notebook.
+
+    Args:
+        source: the notebook.
+        target: where the executed one goes; where it fails, `<target>.failed.ipynb` holds the traceback.
+        parameters: values for its parameters cell.
+        cwd: working folder of the kernel; the folder of the source by default.
+
+    Raises:
+        ValueError: unknown notebook or parameter.
+        NotebookError: a cell raised, or the kernel died.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    if not source.is_file():
+        known = ", ".join(sorted(p.stem for p in source.parent.glob("*.ipynb")))
+        raise ValueError(f"unknown notebook {source.stem!r}; choose from {known or 'none'}")
+    known_parameters = list(papermill.inspect_notebook(str(source)))
+    unknown = [name for name in parameters if name not in known_parameters]
+    if unknown:
+        raise ValueError(
+            f"notebook {source.stem!r} has no parameter {unknown[0]!r}; known: {', '.join(known_parameters)}"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(temporary),
+            parameters,
+            cwd=str(cwd or source.parent),
+            progress_bar=False,
+            kernel_name="python3",
+        )
+        temporary.replace(target)
+    except PapermillExecutionError as error:
+        temporary.replace(target.with_suffix(".failed.ipynb"))
+        raise NotebookError(f"{error.ename}: {error.evalue}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,44 @@
+"""The arithmetic of SAM and M-SAM on lists of tensors: no optimizer, no state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-12
+"""Added to the gradient norm, so that a zero gradient gives a zero perturbation."""
+
+
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """L2 norm over all entries of all tensors, a 0-dim tensor (no host synchronization)."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
+def ascend(parameters: Sequence[Tensor], gradients: Sequence[Tensor], radii: Sequence[float]) -> None:
+    """Move every parameter in place by eps = rho * g / ||g||_2 (M-SAM Algorithm 1, line 5; SAM Eq. 2).
+
+    Args:
+        parameters: tensors that are moved.
+        gradients: one gradient a parameter; the norm is taken over all of them together.
+        radii: one perturbation radius rho a parameter, in units of the weights.
+    """
+    norm = global_norm(gradients) + EPSILON
+    torch._foreach_add_(parameters, torch._foreach_mul(gradients, [rho / norm for rho in radii]))
+
+
+def interpolate(
+    clean: Sequence[Tensor | None], perturbed: Sequence[Tensor | None], share: Tensor | float
+) -> list[Tensor | None]:
+    """Gradient (1 - share) * clean + share * perturbed of Algorithm 1, line 6, with L_d = share * L.
+
+    A missing gradient (None) counts as zero; None where both are missing. Exact at share 0 and 1.
+    """
+    mixed: list[Tensor | None] = []
+    for g, h in zip(clean, perturbed, strict=True):
+        if g is None or h is None:
+            mixed.append(h * share if h is not None else g * (1 - share) if g is not None else None)
+        else:
+            mixed.append(torch.lerp(g, h, torch.as_tensor(share, dtype=g.dtype, device=g.device)))
+    return mixed

@@ -1,0 +1,103 @@
+"""Modality-aware SAM (M-SAM, arXiv 2510.24919, Algorithm 1).
+
+    L    = L_d + L_s                           # loss of the dominant modality and the rest
+    eps  = rho * grad L_d(w) / ||grad L_d(w)||_2
+    w   <- base optimizer's step with grad L_d(w + eps) + grad L_s(w)
+
+With L_d = v_d L and L_s = (1 - v_d) L, v_d the share of the dominant modality, held constant, this is
+
+    eps  = rho * grad L(w) / ||grad L(w)||_2
+    w   <- base optimizer's step with v_d grad L(w + eps) + (1 - v_d) grad L(w)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msam.optim import _update
+from msam.optim.sam import SAM, Closure
+
+
+class ModalityAwareSAM(SAM):
+    """M-SAM around any `torch.optim` optimizer; the constructor is that of `SAM`.
+
+    Param groups may carry `modality`, the name of the modality whose encoder they are; needed only
+    for `step(..., dominant=name)`. Not to be confused with Momentum-SAM, which also goes by MSAM.
+
+    Example:
+        >>> model = torch.nn.Linear(3, 2)
+        >>> optimizer = ModalityAwareSAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=0.1)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(torch.ones(1, 3)).square().sum()
+        ...     loss.backward()
+        ...     return loss
+        >>> loss = optimizer.step(closure, share=0.7)
+    """
+
+    def step(  # type: ignore[override]
+        self,
+        closure: Closure,
+        share: float | Tensor | Callable[[], float | Tensor] = 1.0,
+        *,
+        dominant: str | Callable[[], str] | None = None,
+        rest: Callable[[], Any] | None = None,
+    ) -> Tensor:
+        """Take one step with the gradient share * g(w + eps) + (1 - share) * g(w), plus that of `rest`.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls `backward`, returns the loss.
+            share: v_d in [0, 1], a number, a 0-dim tensor, or a callable that is read after the first
+                pass. 1 is SAM, 0 the base optimizer.
+            dominant: modality whose param groups alone are perturbed (reading `encoder`), a name or a
+                callable that is read after the first pass. None perturbs every group.
+            rest: called once, after the first pass and at the unperturbed weights; the gradients that its
+                `backward` leaves are added as they are. It is L_s where L_s is a loss of its own
+                (reading `response`); the first pass must then retain its graph or `rest` build a new one.
+
+        Returns:
+            The loss of the first pass, at the unperturbed weights.
+
+        Raises:
+            ValueError: share is outside [0, 1] or not a number, or no group has the modality `dominant`.
+        """
+        first = self._first_pass(closure)
+        share = _checked_share(share() if callable(share) else share)
+        groups = self._groups_of(dominant() if callable(dominant) else dominant)
+        added: list[Tensor | None] = []
+        if rest is not None:
+            self._detach_gradients()
+            with torch.enable_grad():
+                rest()
+            added = self._detach_gradients()
+        self._second_pass(closure, first, groups)
+        with torch.no_grad():
+            mixed = _update.interpolate(first.gradients, [p.grad for p in self._parameters], share)
+            for p, gradient in zip(self._parameters, mixed, strict=True):
+                p.grad = gradient
+            for p, gradient in zip(self._parameters, added, strict=bool(added)):
+                if gradient is not None:
+                    p.grad = gradient if p.grad is None else p.grad.add_(gradient)
+        self.base.step()
+        return first.loss
+
+    def _groups_of(self, modality: str | None) -> list[dict[str, Any]]:
+        if modality is None:
+            return self.param_groups
+        groups = [group for group in self.param_groups if group.get("modality") == modality]
+        if not groups:
+            known = sorted({group["modality"] for group in self.param_groups if group.get("modality")})
+            raise ValueError(f"no param group has modality {modality!r}; known: {', '.join(known) or 'none'}")
+        return groups
+
+
+def _checked_share(share: float | Tensor) -> float | Tensor:
+    if isinstance(share, Tensor) and share.device.type == "cuda":
+        torch._assert_async((share >= 0) & (share <= 1))
+    elif not 0 <= share <= 1:
+        raise ValueError(f"share must lie in [0, 1], not {float(share)}")
+    return share

@@ -1,0 +1,213 @@
+"""`make reproduce`: find what is missing, let Snakemake train it, show how far it is, build the book."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from msam import cells as runner
+from msam import records
+from msam.studies import Cell
+
+ROOT = Path(__file__).parents[2]
+"""The project: where the Snakefile, the notebooks and the book lie."""
+
+START = 6.0
+"""Seconds that the kernel of a cell's notebook takes to start: a first guess for the plan."""
+
+
+class PipelineError(RuntimeError):
+    """The run cannot start or did not finish; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to train: what, how many seeds, jobs at once, where to, and a folder of workflow/profiles."""
+
+    profile: str
+    study: str
+    seeds: int
+    workers: int
+    results: Path
+    executor: str = "local"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell that must be trained.
+
+    Attributes:
+        cell: the cell.
+        reason: why.
+        seconds: expected duration on one core, None where nothing comparable was ever recorded.
+    """
+
+    cell: Cell
+    reason: str
+    seconds: float | None
+
+
+def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> list[Job]:
+    """The cells without a good record, in order, with the time that earlier runs took."""
+    jobs = []
+    for cell in cells:
+        reason = runner.stale(cell, seeds, results)
+        if not reason and cell.needs and any(job.cell == cell.needs for job in jobs):
+            reason = f"it needs {cell.needs.name}"
+        if reason:
+            jobs.append(Job(cell, reason, _recorded_seconds(cell, seeds, (results, published))))
+    return jobs
+
+
+def _recorded_seconds(cell: Cell, seeds: int, folders: Sequence[Path]) -> float | None:
+    for folder in folders:
+        try:
+            record = records.read(cell.path(folder))
+        except records.RecordError:
+            continue
+        trained = record["seeds"]
+        if trained and record["config"]["epochs"] and record["config"]["dataset"] == cell.config["dataset"]:
+            a_seed = sum(seed["seconds"] for seed in trained) / len(trained)
+            return START + seeds * a_seed * cell.config["epochs"] / record["config"]["epochs"]
+    return None
+
+
+def total(jobs: Sequence[Job], workers: int) -> str:
+    """Expected duration of the jobs, for people; "unknown" where none was recorded."""
+    known = [job.seconds for job in jobs if job.seconds is not None]
+    if not known:
+        return "unknown"
+    guess = sum(known) / len(known) * len(jobs) / workers
+    return clock(guess)
+
+
+def clock(seconds: float) -> str:
+    """90 -> "1:30"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def exclusive(results: Path) -> Iterator[int]:
+    """Refuse a second run on the same results; the lock dies with the processes that hold its descriptor."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        handle = (results / ".lock").open("w")
+    except OSError as error:
+        raise PipelineError(f"cannot write to {results}: {error.strerror}") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(f"another run is working on {results}; wait for it or stop it") from None
+        yield handle.fileno()
+
+
+def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
+    """Train the jobs with Snakemake and print how far it is.
+
+    Args:
+        jobs: what to train, from `plan`.
+        run: how.
+        lock: descriptor of `exclusive`; Snakemake holds it too, so the lock outlives a killed parent.
+
+    Returns:
+        The cells that failed; `<record>.failed.json` holds the reasons.
+
+    Raises:
+        PipelineError: Snakemake itself failed.
+    """
+    for job in jobs:
+        runner.set_aside(job.cell, run.results)
+    log = run.results / "snakemake.log"
+    started = time.monotonic()
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            _snakemake(jobs, run), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, pass_fds=[lock]
+        )
+        try:
+            _watch(jobs, run.results, process, started)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    failed = [job.cell for job in jobs if not job.cell.path(run.results).is_file()]
+    if process.returncode and not any(_ended(job.cell, run.results) for job in jobs):
+        raise PipelineError(f"Snakemake trained nothing, see {log}")
+    for cell in failed:
+        if not _ended(cell, run.results):
+            reason = f"not run: its data set or a record it needs failed, see {log}"
+            runner.write_failure(cell, run.results, reason, "")
+    return failed
+
+
+def _snakemake(jobs: Sequence[Job], run: Run) -> list[str]:
+    settings = {
+        "profile": run.profile,
+        "study": run.study,
+        "seeds": run.seeds,
+        "results": run.results.absolute(),
+    }
+    return [
+        *(sys.executable, "-m", "snakemake"),
+        *("--snakefile", str(ROOT / "workflow" / "Snakefile")),
+        *("--profile", str(ROOT / "workflow" / "profiles" / run.executor)),
+        *("--cores" if run.executor == "local" else "--jobs", str(run.workers)),
+        *("--config", *(f"{name}={value}" for name, value in settings.items())),
+        "--",
+        *(str(job.cell.path(run.results).absolute()) for job in jobs),
+    ]
+
+
+def _watch(jobs: Sequence[Job], results: Path, process: subprocess.Popen, started: float) -> None:
+    """Print a line whenever a job has ended, until the process has."""
+    todo = list(jobs)
+    running = True
+    while running:
+        running = process.poll() is None
+        for job in [j for j in todo if _ended(j.cell, results)]:
+            todo.remove(job)
+            _report(job, jobs, todo, time.monotonic() - started, results)
+        time.sleep(0.3 if running else 0)
+
+
+def _ended(cell: Cell, results: Path) -> bool:
+    path = cell.path(results)
+    return path.is_file() or runner.failed(path).is_file()
+
+
+def _report(job: Job, jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, results: Path) -> None:
+    known = [j.seconds for j in jobs if j.seconds is not None]
+    unknown = sum(known) / len(known) if known else 1.0
+    left, every = (sum(unknown if j.seconds is None else j.seconds for j in group) for group in (todo, jobs))
+    count = f"[{len(jobs) - len(todo):{len(str(len(jobs)))}}/{len(jobs)}]"
+    state = "done" if job.cell.path(results).is_file() else "FAILED"
+    to_go = clock(elapsed * left / (every - left))
+    print(f"{count} {job.cell.title:<36} {state:<7} {clock(elapsed)} passed, {to_go} to go", flush=True)
+
+
+def publish(results: Path, published: Path, profile: str) -> int:
+    """Copy records and executed notebooks of a local run over the published ones; the number of files."""
+    source = results / profile
+    if not source.is_dir():
+        raise PipelineError(f"there is nothing to publish in {source}")
+    files = [
+        path
+        for path in sorted(source.rglob("[!.]*"))
+        if path.suffix in (".json", ".ipynb") and not {".partial", ".failed"} & set(path.suffixes)
+    ]
+    for path in files:
+        target = published / path.relative_to(results)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.write_bytes(path.read_bytes())
+        temporary.replace(target)
+    return len(files)

@@ -1,0 +1,221 @@
+"""Records: one JSON file a cell, with everything that made its numbers; and tidy frames made from them.
+
+A record holds `schema`, `state` ("done", or "undefined" with a `reason`), `key` (hash of configuration
+and code), `config`, `provenance` and `seeds`. A seed holds its `state` ("done" or "diverged"), costs,
+`epochs` (loss, accuracies and shares of each split, and what the steps reported) and `final` (the epoch each
+selection rule picks). Of a failed cell there is `<name>.failed.json` with the reason and no record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+SPLITS = ("train", "validation", "test")
+RULES = ("last", "best_validation", "best_test")
+
+_SHAPE: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "record": {"schema": int, "state": str, "key": str, "config": dict, "provenance": dict, "seeds": list},
+    "config": {
+        "dataset": str,
+        "fusion": str,
+        "method": str,
+        "variant": str,
+        "epochs": int,
+        "optimizer": dict,
+    },
+    "provenance": {"commit": str, "dirty": bool, "versions": dict, "device": str, "seconds": (int, float)},
+    "seed": {
+        "seed": int,
+        "state": str,
+        "steps": int,
+        "gradient_evaluations": int,
+        "epochs": list,
+        "final": dict,
+    },
+    "epoch": {"epoch": int, "step_loss": float, "train": dict, "validation": dict, "test": dict},
+}
+
+
+class RecordError(ValueError):
+    """A record is corrupt or does not fit the schema; the message names the file."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a record and check it against the schema.
+
+    Raises:
+        RecordError: the file is no JSON, or a field is missing or of another type.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise RecordError(
+            f"{path}: not a readable record ({error}); delete it and train the cell again"
+        ) from error
+    for where, kind, value in _parts(record):
+        for field, types in _SHAPE[kind].items():
+            if not isinstance(value, dict) or not isinstance(value.get(field), types):
+                raise RecordError(f"{path}: {where}.{field} is missing or of a wrong type; delete the record")
+    if record["schema"] != SCHEMA:
+        raise RecordError(f"{path}: schema {record['schema']}, this version reads {SCHEMA}")
+    return record
+
+
+def _parts(record: Any) -> Iterator[tuple[str, str, Any]]:
+    """(where, kind, value) of everything that `_SHAPE` describes, lazily, outer parts first."""
+    yield "record", "record", record
+    yield "config", "config", record["config"]
+    yield "provenance", "provenance", record["provenance"]
+    for i, seed in enumerate(record["seeds"]):
+        yield f"seeds[{i}]", "seed", seed
+        for j, epoch in enumerate(seed["epochs"]):
+            yield f"seeds[{i}].epochs[{j}]", "epoch", epoch
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a record so that the path holds the old content or the new one, never a part.
+
+    Raises:
+        PermissionError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(_text(record) + "\n")
+    temporary.replace(path)
+
+
+def _text(value: Any, depth: int = 0) -> str:
+    """JSON with one line an epoch: short enough to read, long enough to keep a diff small."""
+    if depth == 4 or not isinstance(value, dict | list) or not value:
+        return json.dumps(value)
+    pad, end = "\n" + " " * (depth + 1), "\n" + " " * depth
+    if isinstance(value, list):
+        return f"[{pad}" + f",{pad}".join(_text(v, depth + 1) for v in value) + f"{end}]"
+    items = (f"{json.dumps(k)}: {_text(v, depth + 1)}" for k, v in value.items())
+    return f"{{{pad}" + f",{pad}".join(items) + f"{end}}}"
+
+
+def provenance(device: str, data_checksum: str) -> dict[str, Any]:
+    """Who made a record: commit, versions, device, data."""
+    packages = ("torch", "numpy")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", "notebooks")),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "device": device,
+        "data_checksum": data_checksum,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """Output of git in the folder of the code, "" where there is no repository."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Tidy frames of a folder of records; an output is "fused" or a modality, accuracies are in [0, 1].
+
+    Attributes:
+        cells: one row a cell, failed and undefined ones included.
+        runs: one row a seed, selection rule, split and output.
+        epochs: one row a seed, epoch, split and output.
+        dominance: one row a seed, epoch and modality, of the methods that compute shares.
+        seeds: one row a seed, diverged ones included.
+    """
+
+    cells: pd.DataFrame
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    dominance: pd.DataFrame
+    seeds: pd.DataFrame
+
+
+COLUMNS = {
+    "cells": "dataset fusion method variant name state reason path commit dirty device finished seconds"
+    " peak_memory_mb n_seeds lr rho epochs",
+    "runs": "dataset fusion name seed state rule epoch split output accuracy head_accuracy loss",
+    "epochs": "dataset fusion name seed epoch split output accuracy loss share",
+    "dominance": "dataset fusion name seed epoch modality share count switches dominant_share",
+    "seeds": "dataset fusion name seed state reason seconds steps gradient_evaluations",
+}
+
+
+def load(folder: Path | str) -> Frames:
+    """Read all records of a study, `<results>/<profile>/<study>`.
+
+    Raises:
+        RecordError: a record is corrupt.
+
+    Returns:
+        Frames, with their columns even where there is no record.
+    """
+    import pandas as pd
+
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
+    for path in sorted(Path(folder).glob("*/*/*.json")):
+        if path.name.endswith(".partial.json"):
+            continue
+        failed = path.name.endswith(".failed.json")
+        record = json.loads(path.read_text()) if failed else read(path)
+        config = record["config"]
+        method = config["method"].rpartition(".")[2]
+        name = "+".join(part for part in (method, config["variant"]) if part)
+        where = {"dataset": config["dataset"].rpartition(".")[2], "fusion": config["fusion"], "name": name}
+        rows["cells"].append(
+            where
+            | {"method": method, "variant": config["variant"], "state": record["state"]}
+            | {"reason": record.get("reason", ""), "path": str(path.relative_to(folder))}
+            | record.get("provenance", {})
+            | {"n_seeds": len(record.get("seeds", [])), "epochs": config["epochs"]}
+            | {"lr": config["optimizer"]["lr"], "rho": config["rho"]}
+        )
+        for seed in record.get("seeds", []):
+            _add_seed(rows, where | {"seed": seed["seed"]}, seed)
+    return Frames(**{k: pd.DataFrame(v, columns=COLUMNS[k].split()) for k, v in rows.items()})
+
+
+def _add_seed(rows: dict[str, list[dict[str, Any]]], where: dict[str, Any], seed: dict[str, Any]) -> None:
+    rows["seeds"].append(where | seed)
+    for rule, entry in seed["final"].items():
+        for row in _outputs(entry):
+            rows["runs"].append(where | {"state": seed["state"], "rule": rule, "epoch": entry["epoch"]} | row)
+    for entry in seed["epochs"]:
+        here = where | {"epoch": entry["epoch"]}
+        rows["epochs"] += [here | row for row in _outputs(entry)]
+        rows["dominance"] += [
+            here
+            | {"modality": m, "share": share, "count": entry["dominance"][m]}
+            | {k: entry[k] for k in ("switches", "dominant_share")}
+            for m, share in entry["shares"].items()
+        ]
+
+
+def _outputs(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for split in SPLITS:
+        values = entry[split]
+        for output, accuracy in values["accuracy"].items():
+            yield {
+                "split": split,
+                "output": output,
+                "accuracy": accuracy,
+                "head_accuracy": values["head_accuracy"].get(output),
+                "loss": values["loss"] if output == "fused" else None,
+                "share": values["shares"].get(output),
+            }

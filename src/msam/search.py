@@ -1,0 +1,120 @@
+"""Choose learning rate and radius on the validation splits: the same trials for every method.
+
+A trial is one training run of one cell with a seed that the study does not use, on data without the test
+split. The trial with the highest validation accuracy after the last epoch wins, at a tie the lower validation loss.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from msam import records, studies
+from msam.studies import Cell
+
+Trial = dict[str, Any]
+
+
+def draws(space: dict[str, Any]) -> list[tuple[float, float]]:
+    """(lr, rho) of every trial: log-uniform in the ranges of the space, a stratum each, paired at random."""
+    source = random.Random(space["seed"])
+    columns = []
+    for name in ("lr", "rho"):
+        low, high = (math.log(bound) for bound in space[name])
+        strata = list(range(space["trials"]))
+        source.shuffle(strata)
+        columns.append([math.exp(low + (high - low) * (s + source.random()) / len(strata)) for s in strata])
+    return [(float(f"{lr:.3g}"), float(f"{rho:.3g}")) for lr, rho in zip(*columns, strict=True)]
+
+
+def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None:
+    """Run the trials that `output` lacks, then write them all there and the winners beside the profile.
+
+    Args:
+        profile: a profile with a `search` entry.
+        study: the study whose cells are searched; a cell that reads another's record takes its winner.
+        workers: trials at once.
+        output: file of the trials, `<results>/<profile>/search.json`.
+
+    Raises:
+        ValueError: the profile has no search.
+    """
+    if "search" not in profile:
+        raise ValueError(f"profile {profile['profile']!r} has no search")
+    space = profile["search"]
+    todo = [
+        (trial, cell)
+        for base in studies.cells({**profile, "path": "-"}, study)
+        if base.needs is None
+        for trial, cell in _trials(base, space)
+    ]
+    old = json.loads(output.read_text())["trials"] if output.is_file() else []
+    done = {trial["key"]: trial for trial in old}
+    missing = [(trial, cell) for trial, cell in todo if trial["key"] not in done]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        futures = [pool.submit(_evaluate, trial, cell, space["seed"]) for trial, cell in missing]
+        for count, future in enumerate(as_completed(futures), 1):
+            trial = future.result()
+            done[trial["key"]] = trial
+            print(f"[{count}/{len(missing)}] {trial['dataset']}/{trial['fusion']}/{trial['name']} ", end="")
+            print(f"lr {trial['lr']} rho {trial['rho']}: {trial['validation_accuracy']}", flush=True)
+            if count % 10 == 0 or count == len(missing):
+                _write(space, [done[t["key"]] for t, _ in todo if t["key"] in done], output)
+    trials = [done[trial["key"]] for trial, _ in todo]
+    _write(space, trials, output)
+    records.write(studies.chosen_path(profile), winners(trials))
+
+
+def winners(trials: list[Trial]) -> list[dict[str, Any]]:
+    """The best trial of every cell that has one that did not diverge."""
+    best: dict[tuple[str, str, str], Trial] = {}
+    for trial in trials:
+        where = (trial["dataset"], trial["fusion"], trial["name"])
+        if trial["state"] == "done" and (where not in best or _rank(trial) > _rank(best[where])):
+            best[where] = trial
+    return [{k: t[k] for k in ("dataset", "fusion", "name", "lr", "rho")} for t in best.values()]
+
+
+def _rank(trial: Trial) -> tuple[float, float]:
+    return trial["validation_accuracy"], -trial["validation_loss"]
+
+
+def _trials(base: Cell, space: dict[str, Any]) -> Iterator[tuple[Trial, Cell]]:
+    for number, (lr, rho) in enumerate(draws(space)):
+        cell = studies.with_hyperparameters(base, lr, None if base.config["rho"] is None else rho)
+        config = cell.config
+        where = {"dataset": config["dataset"], "fusion": config["fusion"], "name": cell.name, "trial": number}
+        yield {**where, "lr": lr, "rho": config["rho"], "key": f"{cell.key}-{space['seed']}"}, cell
+
+
+def _evaluate(trial: Trial, cell: Cell, seed: int) -> Trial:
+    import torch
+
+    from msam import datasets
+    from msam.training import train_seed
+
+    torch.set_num_threads(cell.config["threads"])
+    data = datasets.load(cell.config["dataset"], cell.config["dataset_options"])
+    visible = {name: split for name, split in data.splits.items() if name != "test"}
+    result = train_seed(cell.config, replace(data, splits=visible), seed)
+    last = result["final"]["last"]["validation"] if result["final"] else None
+    return {
+        **trial,
+        "state": result["state"],
+        "validation_accuracy": last and last["accuracy"]["fused"],
+        "validation_loss": last and last["loss"],
+        "seconds": result["seconds"],
+    }
+
+
+def _write(space: dict[str, Any], trials: list[Trial], output: Path) -> None:
+    bounds = {name: space[name] for name in ("lr", "rho")}
+    content = {"budget": space["trials"], "seed": space["seed"], "space": bounds}
+    records.write(output, {**content, "trials": trials, "chosen": winners(trials)})

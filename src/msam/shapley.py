@@ -1,0 +1,88 @@
+"""Shapley values of modalities and the shares that steer M-SAM (paper, Appendix B)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from math import factorial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value", Tensor, float)
+Coalition = frozenset[str]
+
+
+def coalitions(modalities: Mapping[str, object] | tuple[str, ...] | list[str]) -> list[Coalition]:
+    """All 2^M - 1 non-empty sets of modalities, smallest first, the full set last."""
+    names = list(modalities)
+    return [frozenset(c) for size in range(1, len(names) + 1) for c in combinations(names, size)]
+
+
+def shapley_values(values: Mapping[Coalition, Value]) -> dict[str, Value]:
+    r"""Shapley value of every modality.
+
+    .. math:: \Phi_m = \sum_{S \subseteq M \setminus \{m\}} \frac{|S|!\,(k-|S|-1)!}{k!}
+        \left[v(S \cup \{m\}) - v(S)\right]
+
+    with v(empty) = 0 where it is absent, so that the values sum to v(all) (Eq. 18). For two modalities this
+    is half of v(1, 2) - v(2) + v(1); Eq. 19 as printed omits the factor on v(1) and does not sum to v(all).
+
+    Args:
+        values: coalition of modality names -> value, a number or a tensor of any shape (logits B x C, say).
+            Every non-empty coalition must be there; the empty one may be absent.
+
+    Returns:
+        Modality name -> Shapley value, in the shape of the values.
+
+    Raises:
+        ValueError: there is no modality, or a coalition is missing.
+
+    Example:
+        >>> shapley_values({frozenset("a"): 1.0, frozenset("v"): 3.0, frozenset("av"): 6.0})
+        {'a': 2.0, 'v': 4.0}
+    """
+    names = sorted(frozenset().union(*values))
+    missing = [set(s) for s in coalitions(names) if s not in values]
+    if not names or missing:
+        raise ValueError(f"coalition values are missing: {missing or 'there is no modality'}")
+    k = len(names)
+    empty = values.get(frozenset(), 0.0)
+
+    def value(s: Coalition) -> Value:
+        return values[s] if s else empty
+
+    result = {}
+    for m in names:
+        others = [frozenset(), *coalitions([n for n in names if n != m])]
+        weights = [factorial(len(s)) * factorial(k - len(s) - 1) / factorial(k) for s in others]
+        result[m] = sum(w * (value(s | {m}) - value(s)) for w, s in zip(weights, others, strict=True))
+    return result
+
+
+def modality_shares(contributions: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
+    """Shares v_m = Phi_m / sum Phi (Eq. 20), made a point of the simplex.
+
+    The paper leaves negative contributions open: they are clipped to 0 before the division, and where
+    nothing positive is left, every modality gets 1/M.
+
+    Args:
+        contributions: modality name -> scalar contribution, a number or a 0-dim tensor.
+
+    Returns:
+        Modality name -> share, 0-dim tensors that are >= 0 and sum to 1, on the device of the contributions.
+
+    Raises:
+        ValueError: there is no modality.
+
+    Example:
+        >>> {m: round(float(v), 2) for m, v in modality_shares({"a": 1.0, "v": 3.0, "t": -1.0}).items()}
+        {'a': 0.25, 'v': 0.75, 't': 0.0}
+    """
+    if not contributions:
+        raise ValueError("shares need at least one modality")
+    positive = torch.stack([torch.as_tensor(c).clamp(min=0) for c in contributions.values()])
+    total = positive.sum()
+    shares = torch.where(total > 0, positive / total, torch.full_like(positive, 1 / len(positive)))
+    return dict(zip(contributions, shares.unbind(), strict=True))

@@ -1,0 +1,180 @@
+"""Study files: the only place where the grid of cells is written.
+
+A profile is a YAML file of this folder (or any path) with defaults and one or more studies; a study lists
+data sets, fusions and methods. `cells` expands it. Hyper-parameters that the search has chosen lie beside the
+profile, in `<profile>.chosen.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msam.fingerprint import code_fingerprint
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: data set x fusion x method (+ variant).
+
+    Attributes:
+        config: everything that determines the numbers, as it stands in the record.
+        needs: the cell whose record this one reads (`mixture` reads its M-SAM run), or None.
+    """
+
+    config: dict[str, Any]
+    needs: Cell | None = None
+
+    @property
+    def name(self) -> str:
+        """Method and variant, as in the record's file name: "msam+encoder"."""
+        return "+".join(
+            part for part in (self.config["method"].rpartition(".")[2], self.config["variant"]) if part
+        )
+
+    @property
+    def title(self) -> str:
+        """For people: "av_digits/late/msam"."""
+        return f"{self.config['dataset'].rpartition('.')[2]}/{self.config['fusion']}/{self.name}"
+
+    def path(self, results: Path) -> Path:
+        """Where the record lies under a results folder."""
+        return results / self.config["profile"] / self.config["study"] / f"{self.title}.json"
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the configuration, of the code the numbers depend on, and of the needed cell's key."""
+        modules = ["msam.training"]
+        for package in ("dataset", "method"):
+            name = self.config[package]
+            modules.append(name if "." in name else f"msam.{package}s.{name}")
+        parts = [self.config, code_fingerprint(modules), self.needs.key if self.needs else ""]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def names() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return sorted(p.stem for p in FOLDER.glob("*.yaml"))
+
+
+def load(profile: str) -> dict[str, Any]:
+    """Read a profile.
+
+    Args:
+        profile: its name, or the path of a YAML file.
+
+    Raises:
+        ValueError: unknown profile, or a field is missing.
+    """
+    path = Path(profile) if profile.endswith(".yaml") else FOLDER / f"{profile}.yaml"
+    if not path.is_file():
+        raise ValueError(f"unknown profile {profile!r}; choose from {', '.join(names())}")
+    content = {**yaml.safe_load(path.read_text()), "profile": path.stem, "path": str(path)}
+    missing = {"seeds", "defaults", "studies"} - set(content)
+    if missing:
+        raise ValueError(f"profile {path.name} lacks the field {sorted(missing)[0]!r}")
+    return content
+
+
+def chosen_path(profile: dict[str, Any]) -> Path:
+    """Where the search writes the hyper-parameters it has chosen."""
+    return Path(profile["path"]).with_suffix(".chosen.json")
+
+
+def chosen(profile: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, float]]:
+    """(data set, fusion, cell name) -> hyper-parameters that the search has chosen; {} before a search."""
+    path = chosen_path(profile)
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    return {(r["dataset"], r["fusion"], r["name"]): {k: r[k] for k in ("lr", "rho")} for r in rows}
+
+
+def cells(
+    profile: dict[str, Any],
+    study: str = "main",
+    dataset: str | None = None,
+    fusion: str | None = None,
+    name: str | None = None,
+) -> list[Cell]:
+    """Expand a study, in its order; the last three arguments select.
+
+    Raises:
+        ValueError: unknown study, data set, fusion or method.
+    """
+    content = _pick(profile["studies"], study, "study")
+    datasets = (
+        content["datasets"] if dataset is None else {dataset: _pick(content["datasets"], dataset, "dataset")}
+    )
+    fusions = content["fusions"] if fusion is None else [_known(content["fusions"], fusion, "fusion")]
+    found = [cell for d in datasets for f in fusions for cell in _column(profile, study, d, f)]
+    if name is not None:
+        _known(list(dict.fromkeys(cell.name for cell in found)), name, "method")
+        found = [cell for cell in found if cell.name == name]
+    return found
+
+
+def with_hyperparameters(cell: Cell, lr: float, rho: float | None) -> Cell:
+    """The same cell with another learning rate and radius."""
+    return replace(
+        cell, config=cell.config | {"optimizer": cell.config["optimizer"] | {"lr": lr}, "rho": rho}
+    )
+
+
+def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> Iterator[Cell]:
+    """The cells of one data set and fusion."""
+    content = profile["studies"][study]
+    settings = {**profile["defaults"], **(content.get("defaults") or {})}
+    data = content["datasets"][dataset] or {}
+    found = chosen(profile)
+    done: dict[str, Cell] = {}
+    for entry, options in content["methods"].items():
+        for variant, more in _variants(entry, options or {}, data):
+            uses_rho = more.pop("rho", True)
+            config = {
+                "profile": profile["profile"],
+                "study": study,
+                "dataset": dataset,
+                "dataset_options": data.get("options") or {},
+                "fusion": fusion,
+                "method": entry.partition("+")[0],
+                "variant": variant,
+                "options": more,
+                **settings,
+                "rho": settings["rho"] if uses_rho else None,
+            }
+            needed = more.get("share")
+            cell = Cell(config, done[needed] if isinstance(needed, str) else None)
+            tuned = found.get((dataset, fusion, needed if cell.needs else cell.name))
+            done[cell.name] = cell if tuned is None else with_hyperparameters(cell, **tuned)
+            yield done[cell.name]
+
+
+def _variants(
+    entry: str, options: dict[str, Any], data: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(variant, options) of a method's entry; `each: modality` makes one a modality."""
+    options = dict(options)
+    variant = entry.partition("+")[2]
+    if options.pop("each", None) == "modality":
+        for modality in data["modalities"]:
+            yield modality, {**options, "modality": modality}
+    else:
+        yield variant, options
+
+
+def _pick(mapping: dict[str, Any], name: str, what: str) -> Any:
+    return mapping[_known(list(mapping), name, what)]
+
+
+def _known(choices: Sequence[str], name: str, what: str) -> str:
+    if name not in choices:
+        raise ValueError(f"unknown {what} {name!r}; choose from {', '.join(choices)}")
+    return name

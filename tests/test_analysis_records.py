@@ -1,0 +1,260 @@
+"""Fabricated records in a temporary folder, and how they are read with what lies beside them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msam.analysis.sources import evidence, modalities, read, record_json
+
+MODALITIES = {"av_digits": ["image", "audio"], "controlled": ["m1", "m2", "m3"]}
+METHODS = ["joint", "sam", "msam", "msam+encoder", "mixture"]
+LEVEL = {"joint": 0.60, "sam": 0.62, "msam": 0.70, "msam+encoder": 0.61, "mixture": 0.62}
+
+
+def metrics(rng, names, level, gap, late):
+    """One split's metrics, around `level` for the fused output."""
+    accuracy = {"fused": level + gap + 0.004 * rng.standard_normal()}
+    accuracy |= {m: level - 0.1 * (i + 1) + gap for i, m in enumerate(names)}
+    return {
+        "loss": float(-np.log(accuracy["fused"] / 1.3)),
+        "accuracy": {k: float(v) for k, v in accuracy.items()},
+        "head_accuracy": {m: float(accuracy[m] - 0.01) for m in names} if late else {},
+        "shares": {m: 1 / len(names) for m in names},
+    }
+
+
+def seed_record(seed, names, method, level, epochs, late):
+    rng = np.random.default_rng([seed, len(method)])
+    sharing = method.startswith("msam")
+    rows = []
+    for epoch in range(1, epochs + 1):
+        now = level * (1 - np.exp(-epoch / 2))
+        shares = {m: (0.7 if i == 0 else 0.3 / (len(names) - 1)) for i, m in enumerate(names)}
+        rows.append(
+            {
+                "epoch": epoch,
+                "lr": 0.1,
+                "train": metrics(rng, names, now, 0.1, late),
+                "validation": metrics(rng, names, now, 0.0, late),
+                "test": metrics(rng, names, now, -0.01, late),
+                "step_loss": 2.0 / epoch,
+                "shares": shares if sharing else {},
+                "dominant_share": 0.7 if sharing else None,
+                "dominance": {m: (9 if i == 0 else 1) for i, m in enumerate(names)} if sharing else {},
+                "switches": seed if sharing else 0,
+            }
+        )
+    last = {key: rows[-1][key] for key in ("epoch", "train", "validation", "test")}
+    return {
+        "seed": seed,
+        "state": "done",
+        "reason": "",
+        "seconds": 2.5,
+        "steps": 10 * epochs,
+        "gradient_evaluations": (10 if method == "joint" else 20) * epochs,
+        "epochs": rows,
+        "final": {"last": last, "best_validation": last, "best_test": last},
+    }
+
+
+def cell_record(dataset, fusion, name, seeds=3, epochs=4, device="cpu: test"):
+    method, _, variant = name.partition("+")
+    names = MODALITIES[dataset]
+    own = [variant] if method == "unimodal" else names
+    level = LEVEL.get(name, 0.5)
+    return {
+        "schema": 1,
+        "state": "done",
+        "key": "0" * 64,
+        "config": {
+            "profile": "embedded",
+            "study": "main",
+            "dataset": dataset,
+            "dataset_options": {},
+            "fusion": fusion,
+            "method": method,
+            "variant": variant,
+            "options": {},
+            "epochs": epochs,
+            "batch_size": 64,
+            "optimizer": {
+                "lr": 0.1,
+                "momentum": 0.9,
+                "weight_decay": 1e-4,
+                "milestones": [0.7],
+                "gamma": 0.1,
+            },
+            "rho": 0.05 if "sam" in name else None,
+            "width": 16,
+            "threads": 1,
+        },
+        "provenance": {
+            "commit": "abc1234def",
+            "dirty": False,
+            "versions": {"python": "3.11", "torch": "2.12.1"},
+            "device": device,
+            "data_checksum": "ff",
+            "finished": "2026-11-24T02:00:00Z",
+            "seconds": 7.5,
+            "peak_memory_mb": 400.0,
+        },
+        "seeds": [seed_record(s, own, name, level, epochs, fusion == "late") for s in range(seeds)],
+    }
+
+
+def description(dataset):
+    kinds = {"image": [1, 8, 8], "audio": [2, 20]}
+    shapes = {m: kinds.get(m, [6]) for m in MODALITIES[dataset]}
+    rng = np.random.default_rng(0)
+    return {
+        "name": dataset,
+        "title": f"{dataset} for tests",
+        "level": "embedded",
+        "origin": "made up",
+        "licence": "none",
+        "stands_for": "AV-MNIST" if dataset == "av_digits" else None,
+        "options": {},
+        "checksum": "0123456789abcdef",
+        "classes": ["one", "two"],
+        "modalities": {m: {"kind": "any", "shape": shape} for m, shape in shapes.items()},
+        "splits": {
+            split: {"size": 20, "class_counts": [9, 11], "groups": {"voice": 4}}
+            for split in ("train", "validation", "test")
+        },
+        "shared_groups": {"voice": 0},
+        "samples": [
+            {
+                "label": label,
+                "inputs": {m: rng.random(shape).round(3).tolist() for m, shape in shapes.items()},
+            }
+            for label in ("one", "two")
+        ],
+    }
+
+
+def write(path: Path, value) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def fabricate(results: Path, seeds: int = 3, epochs: int = 4, datasets=("av_digits", "controlled")) -> Path:
+    """A study with done, failed, undefined, missing and partly diverged cells; returns `results`."""
+    for dataset in datasets:
+        write(results / "data" / f"{dataset}.json", description(dataset))
+        for fusion in ("late", "early"):
+            for name in [*METHODS, *(f"unimodal+{m}" for m in MODALITIES[dataset])]:
+                record = cell_record(dataset, fusion, name, seeds, epochs)
+                write(results / "main" / dataset / fusion / f"{name}.json", record)
+    early = results / "main" / "av_digits" / "early"
+    (early / "sam.json").unlink()
+    failed = cell_record("av_digits", "early", "sam")["config"]
+    failure = {"schema": 1, "state": "failed", "config": failed, "reason": "out of memory", "traceback": ""}
+    write(early / "sam.failed.json", failure)
+    (early / "mixture.json").unlink()
+    undefined = cell_record("av_digits", "early", "msam+encoder") | {"state": "undefined", "seeds": []}
+    write(early / "msam+encoder.json", undefined | {"reason": "needs <late> fusion"})
+    diverged = cell_record("av_digits", "late", "mixture", seeds, epochs)
+    diverged["seeds"][0] |= {"state": "diverged", "reason": "loss is nan", "final": {}}
+    write(results / "main" / "av_digits" / "late" / "mixture.json", diverged)
+    write(
+        results / "search.json",
+        {
+            "budget": 2,
+            "seed": 0,
+            "space": {"lr": [0.01, 0.1], "rho": [0.05, 0.1]},
+            "trials": [
+                {
+                    "dataset": "av_digits",
+                    "fusion": "late",
+                    "name": name,
+                    "trial": trial,
+                    "lr": 0.1,
+                    "rho": None if name == "joint" else 0.05,
+                    "validation_accuracy": 0.6 if trial else None,
+                    "validation_loss": 1.0 if trial else None,
+                    "state": "done" if trial else "diverged",
+                }
+                for name in ("sam", "joint")
+                for trial in (0, 1)
+            ],
+            "chosen": [{"dataset": "av_digits", "fusion": "late", "name": "joint", "lr": 0.1, "rho": None}],
+        },
+    )
+    rows = [
+        {
+            "fusion": fusion,
+            "modalities": ["image", "audio"][:size] + [f"m{i}" for i in range(size - 2)],
+            "M": size,
+            "method": method,
+            "ratio_to_sam": ratio + 0.1 * (size - 2),
+            "ratio_to_joint": 2 * ratio,
+            "median_ms": 20 * ratio,
+            "forward": 2,
+            "backward": 2,
+        }
+        for fusion in ("late", "early")
+        for size in (2, 3)
+        for method, ratio in (("joint", 0.5), ("sam", 1.0), ("msam", 1.04), ("msam (naive)", 1.7))
+    ]
+    write(results.parent / "benchmarks" / "step_cost.json", {"rows": rows, "environment": {"device": "cpu"}})
+    return results
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return read(fabricate(tmp_path_factory.mktemp("project") / "results" / "embedded"))
+
+
+def test_every_cell_says_its_state(study):
+    texts = study.cells.set_index(["dataset", "fusion", "name"])["text"]
+    assert texts["av_digits", "late", "msam"] == "done"
+    assert texts["av_digits", "early", "sam"] == "failed: out of memory"
+    assert texts["av_digits", "early", "msam+encoder"] == "not defined: needs <late> fusion"
+    assert texts["av_digits", "early", "mixture"] == "missing: no record"
+    assert texts["av_digits", "late", "mixture"] == "diverged 1/3 seeds"
+    assert texts["watch", "late", "joint"] == "missing: no record"  # the study file lists it
+
+
+def test_a_failure_after_an_older_record_is_said(tmp_path):
+    results = fabricate(tmp_path / "results" / "embedded")
+    config = cell_record("av_digits", "late", "sam")["config"]
+    failure = {"schema": 1, "state": "failed", "config": config, "reason": "killed", "traceback": ""}
+    write(results / "main" / "av_digits" / "late" / "sam.failed.json", failure)
+    cells = read(results).cells.set_index(["dataset", "fusion", "name"])
+    assert (
+        cells.loc[("av_digits", "late", "sam"), "text"] == "failed: killed (numbers are of an older record)"
+    )
+
+
+def test_a_stand_in_is_named_on_its_row(study):
+    assert evidence(study, "av_digits") == "embedded (miniature of AV-MNIST)"
+    assert evidence(study, "controlled") == "embedded"
+
+
+def test_modalities_come_from_the_description_or_the_records(study, tmp_path):
+    assert modalities(study, "av_digits") == ["image", "audio"]
+    results = fabricate(tmp_path / "results" / "embedded")
+    for path in (results / "data").glob("*.json"):
+        path.unlink()
+    assert modalities(read(results), "av_digits") == ["audio", "image"]
+    assert evidence(read(results), "av_digits") == "embedded"
+
+
+def test_labels_hold_no_path_of_this_machine(study):
+    assert study.label == "results/embedded/main"
+    assert study.profile == "embedded"
+
+
+def test_a_record_is_found_from_its_frame(study):
+    path = study.frames.cells.loc[study.frames.cells["name"] == "joint", "path"].iloc[0]
+    assert record_json(study, path)["config"]["method"] == "joint"
+
+
+def test_an_absent_folder_is_an_empty_study(tmp_path):
+    study = read(tmp_path / "results" / "embedded")
+    assert set(study.cells["state"]) == {"missing"}
+    assert study.frames.runs.empty
+    assert study.search is None
+    assert study.costs is None
