@@ -9,7 +9,7 @@ import pytest
 from msam.analysis.sources import evidence, modalities, read, record_json
 
 MODALITIES = {"av_digits": ["image", "audio"], "controlled": ["m1", "m2", "m3"]}
-METHODS = ["joint", "sam", "msam", "msam+encoder", "mixture"]
+METHODS = ["joint", "sam", "msam", "msam+response", "msam+encoder", "mixture"]
 LEVEL = {"joint": 0.60, "sam": 0.62, "msam": 0.70, "msam+encoder": 0.61, "mixture": 0.62}
 
 
@@ -185,20 +185,24 @@ def fabricate(results: Path, seeds: int = 3, epochs: int = 4, datasets=("av_digi
     rows = [
         {
             "fusion": fusion,
-            "modalities": ["image", "audio"][:size] + [f"m{i}" for i in range(size - 2)],
-            "M": size,
+            "modalities": size,
             "method": method,
             "ratio_to_sam": ratio + 0.1 * (size - 2),
+            "ratio_to_sam_iqr": [ratio + 0.1 * (size - 2) - 0.05, ratio + 0.1 * (size - 2) + 0.05],
             "ratio_to_joint": 2 * ratio,
             "median_ms": 20 * ratio,
-            "forward": 2,
+            "forward": 2.05,
+            "fuse": 4.0,
             "backward": 2,
         }
         for fusion in ("late", "early")
         for size in (2, 3)
         for method, ratio in (("joint", 0.5), ("sam", 1.0), ("msam", 1.04), ("msam (naive)", 1.7))
     ]
-    write(results.parent / "benchmarks" / "step_cost.json", {"rows": rows, "environment": {"device": "cpu"}})
+    write(
+        results.parent / "benchmarks" / "step_cost.json",
+        {"rows": rows, "environment": {"device": "cpu: test", "repeats": 9}},
+    )
     return results
 
 

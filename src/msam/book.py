@@ -24,6 +24,8 @@ from typing import Any
 
 import yaml
 
+from msam.notebooks import without_traces
+
 COMPARISON = "comparison"
 """The page "Your run against the published one"."""
 
@@ -72,7 +74,8 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
         shutil.copytree(root / "book", source)
         (source / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
         for notebook in notebooks:
-            publishable(executed / notebook.name, source / notebook.name)
+            page = without_traces(executed / notebook.name, parameters=False)
+            (source / notebook.name).write_text(page, encoding="utf-8")
         html = _render(source, work)
         for folder in filter(None, (results, published)):
             copy_records(folder, html / "records")
@@ -137,9 +140,7 @@ def execute(notebooks: list[Path], into: Path, results: Path, published: Path | 
     """
     own = {"results": str(results)}
     both = {"results": str(published), "local": str(results)}
-    os.environ.setdefault(
-        "PYDEVD_DISABLE_FILE_VALIDATION", "1"
-    )  # else every kernel prints a debugger's warning
+    into.mkdir(parents=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         runs = [
             pool.submit(_execute, n, into / n.name, both if n.stem == COMPARISON else own) for n in notebooks
@@ -177,18 +178,6 @@ def _exception(notebook: Path) -> str | None:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     errors = [o for c in cells for o in c.get("outputs", ()) if o["output_type"] == "error"]
     return f"{errors[0]['ename']}: {errors[0]['evalue']}".strip().splitlines()[-1] if errors else None
-
-
-def publishable(executed: Path, page: Path) -> None:
-    """Copy an executed notebook without what belongs to this machine: the injected paths and the timings."""
-    notebook = json.loads(executed.read_text(encoding="utf-8"))
-    notebook["metadata"].pop("papermill", None)
-    cells = notebook["cells"]
-    notebook["cells"] = [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]
-    for cell in notebook["cells"]:
-        for key in ("papermill", "execution"):
-            cell["metadata"].pop(key, None)
-    page.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def copy_records(folder: Path, into: Path) -> None:

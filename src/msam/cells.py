@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def run(
 
     Raises:
         ValueError: a name or a value in the configuration is wrong, or a needed record is missing.
-        PermissionError: the results folder cannot be written.
+        OSError: the results folder cannot be written.
     """
     import torch
 
@@ -47,19 +49,27 @@ def run(
     from msam.methods import UnsupportedCell
     from msam.training import train_seed
 
-    _check_rho(cell.config["rho"])
+    seeds = list(seeds)
+    _check(cell.config, seeds)
     torch.set_num_threads(cell.config["threads"])
     target = torch.device(_device(device, torch.cuda.is_available()))
     data = datasets.load(cell.config["dataset"], cell.config["dataset_options"]).to(target)
-    record = {"schema": records.SCHEMA, "state": "done", "key": cell.key, "config": cell.config}
+    record: dict[str, Any] = {
+        "schema": records.SCHEMA,
+        "state": "done",
+        "key": cell.key,
+        "config": cell.config,
+    }
     record["provenance"] = records.provenance(_describe(target), data.checksum)
     path = cell.path(results) if results else None
+    if path:
+        records.make_folder(path.parent)
     done = _finished(path, cell.key)
     try:
         for seed in seeds:
             if seed not in done:
                 config = _config_of_seed(cell, seed, results)
-                done[seed] = train_seed(config, data, seed, lambda n, e, seed=seed: progress(seed, n, e))
+                done[seed] = train_seed(config, data, seed, partial(progress, seed))
             trained = [done[s] for s in sorted(done)]
             record["seeds"] = trained
             record["provenance"] |= {
@@ -208,14 +218,21 @@ def override(
     return Cell(config, None if "share" in (options or {}) else cell.needs)
 
 
-def _check_rho(rho: float | None) -> None:
+def _check(config: dict[str, Any], seeds: list[int]) -> None:
+    rho = config["rho"]
     if rho is not None and not (rho >= 0 and rho != float("inf")):
         raise ValueError(f"rho must be finite and >= 0, not {rho}")
+    if config["epochs"] < 1:
+        raise ValueError(f"epochs must be at least 1, not {config['epochs']}")
+    if not seeds:
+        raise ValueError("seeds must be at least 1, not 0")
 
 
 def _device(name: str, cuda: bool) -> str:
     if name == "auto":
         return "cuda" if cuda else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f"unknown device {name!r}; choose from auto, cpu, cuda, cuda:0, ...")
     if name.startswith("cuda") and not cuda:
         raise ValueError(f"device {name!r}: there is no CUDA device here; choose cpu or auto")
     return name

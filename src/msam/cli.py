@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import traceback
@@ -87,6 +88,7 @@ def _cell(options: argparse.Namespace) -> int:
     cell = next((c for c in studies.cells(profile, options.study) if c.title == options.cell), None)
     if cell is None:
         raise ValueError(f"unknown cell {options.cell!r}; `msam plan` lists them")
+    source = pipeline.ROOT / "notebooks" / "train.ipynb"
     parameters = {
         "profile": options.profile,
         "study": options.study,
@@ -94,10 +96,9 @@ def _cell(options: argparse.Namespace) -> int:
         "fusion": cell.config["fusion"],
         "method": cell.name,
         "seeds": seeds,
-        "results": str(options.results.absolute()),
+        "results": os.path.relpath(options.results, source.parent),
     }
     try:
-        source = pipeline.ROOT / "notebooks" / "train.ipynb"
         notebooks.execute(source, cell.path(options.results).with_suffix(".ipynb"), parameters)
     except Exception as error:
         pipeline.runner.write_failure(cell, options.results, str(error), traceback.format_exc())
@@ -108,7 +109,7 @@ def _cell(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     from msam import search
 
-    profile = studies.load(options.profile)
+    profile, _ = _profile(options)
     search.run(profile, options.study, options.jobs, PUBLISHED / profile["profile"] / "search.json")
     return 0
 
@@ -120,7 +121,7 @@ def _notebook(options: argparse.Namespace) -> int:
     if source.suffix != ".ipynb":
         source = pipeline.ROOT / "notebooks" / f"{options.name}.ipynb"
     target = LOCAL / "notebooks" / source.name
-    notebooks.execute(source, target, {name: yaml.safe_load(value) for name, value in options.parameters})
+    notebooks.execute(source, target, {name: _yaml(value, name) for name, value in options.parameters})
     print(f"the executed notebook is at {target}")
     return 0
 
@@ -128,7 +129,7 @@ def _notebook(options: argparse.Namespace) -> int:
 def _describe(options: argparse.Namespace) -> int:
     from msam import datasets, records
 
-    description = datasets.describe(options.name, yaml.safe_load(options.options))
+    description = datasets.describe(options.name, _mapping(options.options))
     if options.output:
         records.write(options.output, description)
     else:
@@ -140,7 +141,7 @@ def _describe(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     from msam import datasets
 
-    print(datasets.build(options.name, yaml.safe_load(options.options), force=options.force))
+    print(datasets.build(options.name, _mapping(options.options), force=options.force))
     return 0
 
 
@@ -151,11 +152,29 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """The profile, its path made absolute for processes that start elsewhere, and the number of seeds."""
+    if options.profile.endswith(".yaml"):
+        options.profile = str(Path(options.profile).absolute())
     profile = studies.load(options.profile)
     seeds = profile["seeds"] if options.seeds is None else options.seeds
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1, not {seeds}")
+    for name, count in (("seeds", seeds), ("jobs", options.jobs)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, not {count}")
     return profile, seeds
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{what} is no YAML: {text!r}") from None
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    value = _yaml(text, "--options")
+    if not isinstance(value, dict):
+        raise ValueError(f"--options must be a mapping like '{{seed: 1}}', not {text!r}")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,13 @@ PACKAGE = Path(__file__).parent
 
 
 def code_fingerprint(modules: Iterable[str]) -> str:
-    """Hash of the modules and, recursively, of every `msam` module they import (sha256, 16 hex digits)."""
+    """Hash of modules and, recursively, of the modules they import (sha256, 16 hex digits).
+
+    Followed are imports of `msam` modules and of modules in the importing module's own package.
+
+    Raises:
+        ValueError: there is no such module.
+    """
     todo, seen = list(modules), set()
     while todo:
         name = todo.pop()
@@ -26,11 +32,12 @@ def code_fingerprint(modules: Iterable[str]) -> str:
 
 
 def _path(module: str) -> Path | None:
-    if module != "msam" and not module.startswith("msam."):
-        spec = find_spec(module)
-        return Path(spec.origin) if spec and spec.origin else None
-    base = PACKAGE.joinpath(*module.split(".")[1:])
-    candidates = (base / "__init__.py", base.with_suffix(".py"))
+    """File of a module inside a package; found without importing it, which may cost seconds."""
+    top, *parts = module.split(".")
+    spec = find_spec(top)
+    folders = [PACKAGE] if top == "msam" else (spec and spec.submodule_search_locations) or []
+    bases = [Path(folder).joinpath(*parts) for folder in folders]
+    candidates = (c for base in bases for c in (base / "__init__.py", base.with_suffix(".py")))
     return next((p for p in candidates if p.is_file()), None)
 
 
@@ -41,27 +48,30 @@ def _tree(module: str) -> ast.Module:
         raise ValueError(f"there is no module {module!r}")
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [
-                n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
-            ]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [n for n in node.body if not _is_docstring(n)]
     return tree
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 @cache
 def _code(module: str) -> str:
-    return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()
+    return hashlib.sha256(ast.unparse(_tree(module)).encode()).hexdigest()
 
 
 @cache
 def _imports(module: str) -> list[str]:
-    return [m for m in _named_imports(module) if m.startswith("msam.") and _path(m) is not None]
+    places = ("msam.", f"{module.partition('.')[0]}.")
+    return [m for m in _named_imports(module) if m.startswith(places) and _path(m) is not None]
 
 
 def _named_imports(module: str) -> Iterator[str]:
-    package = module if _path(module).name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(_tree(module)):
+    tree, path = _tree(module), _path(module)
+    package = module if path and path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

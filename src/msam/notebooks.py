@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 
 class NotebookError(RuntimeError):
-    """A cell of the notebook raised; the message is the error's last line."""
+    """A cell of the notebook raised; the message is the error's first line."""
 
 
 def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | None = None) -> None:
@@ -48,8 +49,28 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | 
             kernel_name="python3",
         )
         temporary.replace(target)
+        target.with_suffix(".failed.ipynb").unlink(missing_ok=True)
     except PapermillExecutionError as error:
         temporary.replace(target.with_suffix(".failed.ipynb"))
-        raise NotebookError(f"{error.ename}: {error.evalue}") from error
+        raise NotebookError(f"{error.ename}: {error.evalue}".splitlines()[0]) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def without_traces(executed: Path, parameters: bool = True) -> str:
+    """An executed notebook as text, without what belongs to one machine: paths and timings of papermill.
+
+    Args:
+        executed: the notebook.
+        parameters: keep the cell with the injected parameters.
+    """
+    notebook = json.loads(executed.read_text())
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        for key in ("papermill", "execution"):
+            cell["metadata"].pop(key, None)
+    if not parameters:
+        tags = [cell["metadata"].get("tags", []) for cell in notebook["cells"]]
+        pairs = zip(notebook["cells"], tags, strict=True)
+        notebook["cells"] = [cell for cell, tag in pairs if "injected-parameters" not in tag]
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

@@ -14,10 +14,14 @@ from pathlib import Path
 
 from msam import cells as runner
 from msam import records
+from msam.notebooks import without_traces
 from msam.studies import Cell
 
 ROOT = Path(__file__).parents[2]
 """The project: where the Snakefile, the notebooks and the book lie."""
+
+PROFILES = ROOT / "workflow" / "profiles"
+"""A folder an executor."""
 
 START = 6.0
 """Seconds that the kernel of a cell's notebook takes to start: a first guess for the plan."""
@@ -56,7 +60,7 @@ class Job:
 
 def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> list[Job]:
     """The cells without a good record, in order, with the time that earlier runs took."""
-    jobs = []
+    jobs: list[Job] = []
     for cell in cells:
         reason = runner.stale(cell, seeds, results)
         if not reason and cell.needs and any(job.cell == cell.needs for job in jobs):
@@ -125,8 +129,12 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
     Raises:
         PipelineError: Snakemake itself failed.
     """
+    executors = sorted(p.name for p in PROFILES.iterdir())
+    if run.executor not in executors:
+        raise PipelineError(f"unknown executor {run.executor!r}; choose from {', '.join(executors)}")
     for job in jobs:
         runner.set_aside(job.cell, run.results)
+        _description(job.cell, run.results).unlink(missing_ok=True)
     log = run.results / "snakemake.log"
     started = time.monotonic()
     with log.open("w") as output:
@@ -159,7 +167,7 @@ def _snakemake(jobs: Sequence[Job], run: Run) -> list[str]:
     return [
         *(sys.executable, "-m", "snakemake"),
         *("--snakefile", str(ROOT / "workflow" / "Snakefile")),
-        *("--profile", str(ROOT / "workflow" / "profiles" / run.executor)),
+        *("--profile", str(PROFILES / run.executor)),
         *("--cores" if run.executor == "local" else "--jobs", str(run.workers)),
         *("--config", *(f"{name}={value}" for name, value in settings.items())),
         "--",
@@ -177,6 +185,11 @@ def _watch(jobs: Sequence[Job], results: Path, process: subprocess.Popen, starte
             todo.remove(job)
             _report(job, jobs, todo, time.monotonic() - started, results)
         time.sleep(0.3 if running else 0)
+
+
+def _description(cell: Cell, results: Path) -> Path:
+    """Where the Snakefile puts the description of the cell's data set; made anew with each training."""
+    return results / cell.config["profile"] / "data" / f"{cell.config['dataset'].rpartition('.')[2]}.json"
 
 
 def _ended(cell: Cell, results: Path) -> bool:
@@ -208,6 +221,6 @@ def publish(results: Path, published: Path, profile: str) -> int:
         target = published / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_bytes(path.read_bytes())
+        temporary.write_text(without_traces(path) if path.suffix == ".ipynb" else path.read_text())
         temporary.replace(target)
     return len(files)

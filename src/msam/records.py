@@ -46,6 +46,7 @@ _SHAPE: dict[str, dict[str, type | tuple[type, ...]]] = {
         "final": dict,
     },
     "epoch": {"epoch": int, "step_loss": float, "train": dict, "validation": dict, "test": dict},
+    "split": {"loss": float, "accuracy": dict, "head_accuracy": dict, "shares": dict},
 }
 
 
@@ -59,12 +60,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: the file is no JSON, or a field is missing or of another type.
     """
-    try:
-        record = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise RecordError(
-            f"{path}: not a readable record ({error}); delete it and train the cell again"
-        ) from error
+    record = _json(path)
     for where, kind, value in _parts(record):
         for field, types in _SHAPE[kind].items():
             if not isinstance(value, dict) or not isinstance(value.get(field), types):
@@ -72,6 +68,15 @@ def read(path: Path) -> dict[str, Any]:
     if record["schema"] != SCHEMA:
         raise RecordError(f"{path}: schema {record['schema']}, this version reads {SCHEMA}")
     return record
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise RecordError(
+            f"{path}: not a readable record ({error}); delete it and train the cell again"
+        ) from error
 
 
 def _parts(record: Any) -> Iterator[tuple[str, str, Any]]:
@@ -83,18 +88,31 @@ def _parts(record: Any) -> Iterator[tuple[str, str, Any]]:
         yield f"seeds[{i}]", "seed", seed
         for j, epoch in enumerate(seed["epochs"]):
             yield f"seeds[{i}].epochs[{j}]", "epoch", epoch
+            for split in SPLITS:
+                yield f"seeds[{i}].epochs[{j}].{split}", "split", epoch[split]
 
 
-def write(path: Path, record: dict[str, Any]) -> None:
+def write(path: Path, record: dict[str, Any] | list[Any]) -> None:
     """Write a record so that the path holds the old content or the new one, never a part.
 
     Raises:
-        PermissionError: the folder cannot be written.
+        OSError: the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(_text(record) + "\n")
     temporary.replace(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of records.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"cannot write to {folder}")
 
 
 def _text(value: Any, depth: int = 0) -> str:
@@ -113,7 +131,7 @@ def provenance(device: str, data_checksum: str) -> dict[str, Any]:
     packages = ("torch", "numpy")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", "notebooks")),
+        "dirty": bool(_git("status", "--porcelain", "--", ":/src", ":/notebooks")),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": device,
         "data_checksum": data_checksum,
@@ -173,7 +191,7 @@ def load(folder: Path | str) -> Frames:
         if path.name.endswith(".partial.json"):
             continue
         failed = path.name.endswith(".failed.json")
-        record = json.loads(path.read_text()) if failed else read(path)
+        record = _json(path) if failed else read(path)
         config = record["config"]
         method = config["method"].rpartition(".")[2]
         name = "+".join(part for part in (method, config["variant"]) if part)

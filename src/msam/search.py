@@ -1,7 +1,8 @@
 """Choose learning rate and radius on the validation splits: the same trials for every method.
 
 A trial is one training run of one cell with a seed that the study does not use, on data without the test
-split. The trial with the highest validation accuracy after the last epoch wins, at a tie the lower validation loss.
+split. The trial with the highest validation accuracy after the last epoch wins, at a tie the lower validation
+loss.
 """
 
 from __future__ import annotations
@@ -60,13 +61,19 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
     missing = [(trial, cell) for trial, cell in todo if trial["key"] not in done]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         futures = [pool.submit(_evaluate, trial, cell, space["seed"]) for trial, cell in missing]
-        for count, future in enumerate(as_completed(futures), 1):
-            trial = future.result()
-            done[trial["key"]] = trial
-            print(f"[{count}/{len(missing)}] {trial['dataset']}/{trial['fusion']}/{trial['name']} ", end="")
-            print(f"lr {trial['lr']} rho {trial['rho']}: {trial['validation_accuracy']}", flush=True)
-            if count % 10 == 0 or count == len(missing):
-                _write(space, [done[t["key"]] for t, _ in todo if t["key"] in done], output)
+        try:
+            for count, future in enumerate(as_completed(futures), 1):
+                trial = future.result()
+                done[trial["key"]] = trial
+                print(
+                    f"[{count}/{len(missing)}] {trial['dataset']}/{trial['fusion']}/{trial['name']} ", end=""
+                )
+                print(f"lr {trial['lr']} rho {trial['rho']}: {trial['validation_accuracy']}", flush=True)
+                if count % 10 == 0 or count == len(missing):
+                    _write(space, [done[t["key"]] for t, _ in todo if t["key"] in done], output)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     trials = [done[trial["key"]] for trial, _ in todo]
     _write(space, trials, output)
     records.write(studies.chosen_path(profile), winners(trials))
@@ -98,12 +105,16 @@ def _evaluate(trial: Trial, cell: Cell, seed: int) -> Trial:
     import torch
 
     from msam import datasets
+    from msam.methods import UnsupportedCell
     from msam.training import train_seed
 
     torch.set_num_threads(cell.config["threads"])
     data = datasets.load(cell.config["dataset"], cell.config["dataset_options"])
     visible = {name: split for name, split in data.splits.items() if name != "test"}
-    result = train_seed(cell.config, replace(data, splits=visible), seed)
+    try:
+        result = train_seed(cell.config, replace(data, splits=visible), seed)
+    except UnsupportedCell:
+        result = {"state": "undefined", "final": {}, "seconds": 0.0}
     last = result["final"]["last"]["validation"] if result["final"] else None
     return {
         **trial,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import combinations
 from math import factorial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-Value = TypeVar("Value", Tensor, float)
+Value = TypeVar("Value", bound=Tensor | float)
 Coalition = frozenset[str]
 
 
@@ -43,21 +43,17 @@ def shapley_values(values: Mapping[Coalition, Value]) -> dict[str, Value]:
         >>> shapley_values({frozenset("a"): 1.0, frozenset("v"): 3.0, frozenset("av"): 6.0})
         {'a': 2.0, 'v': 4.0}
     """
-    names = sorted(frozenset().union(*values))
+    names = sorted({m for s in values for m in s})
     missing = [set(s) for s in coalitions(names) if s not in values]
     if not names or missing:
         raise ValueError(f"coalition values are missing: {missing or 'there is no modality'}")
     k = len(names)
-    empty = values.get(frozenset(), 0.0)
-
-    def value(s: Coalition) -> Value:
-        return values[s] if s else empty
-
+    worth: dict[Coalition, Any] = {frozenset(): 0.0, **values}
     result = {}
     for m in names:
         others = [frozenset(), *coalitions([n for n in names if n != m])]
         weights = [factorial(len(s)) * factorial(k - len(s) - 1) / factorial(k) for s in others]
-        result[m] = sum(w * (value(s | {m}) - value(s)) for w, s in zip(weights, others, strict=True))
+        result[m] = sum(w * (worth[s | {m}] - worth[s]) for w, s in zip(weights, others, strict=True))
     return result
 
 

@@ -152,8 +152,8 @@ def _dominance(reports: list[StepReport], names: list[str]) -> dict[str, Any]:
     """Mean shares, number of batches each modality dominated, and how often the dominant one switched."""
     if reports[0].shares is None:
         return {"shares": {}, "dominant_share": None, "dominance": {}, "switches": 0}
-    shares = torch.stack([r.shares for r in reports])
-    dominant = torch.stack([r.dominant for r in reports])
+    shares = torch.stack([r.shares for r in reports if r.shares is not None])
+    dominant = torch.stack([r.dominant for r in reports if r.dominant is not None])
     count = dominant.bincount(minlength=len(names)).tolist()
     steering = shares.gather(1, dominant.to(shares.device)[:, None])
     return {

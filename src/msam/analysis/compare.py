@@ -8,7 +8,7 @@ import pandas as pd
 from msam.analysis.metrics import CELL, by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, sorted_cells
 from msam.analysis.statistics import mean_interval, paired_difference
 from msam.analysis.table import Block, Table, ends, number, percent
 
@@ -28,7 +28,7 @@ def compare(published: Study, local: Study) -> pd.DataFrame:
     """
     first, second = by_seed(published.frames.runs), by_seed(local.frames.runs)
     empty = pd.Series(dtype=float)
-    merged = _all_cells(published, local)
+    merged = sorted_cells(_all_cells(published, local))
     rows = []
     for cell in merged.itertuples():
         key = (cell.dataset, cell.fusion, cell.name)
@@ -64,7 +64,7 @@ def comparison_table(published: Study, local: Study) -> Table:
             "published": percent(row.published),
             "published interval": ends(row.published.scaled(100)),
             "yours": percent(row.local),
-            "difference (points)": number(row.difference.scaled(100), 3, signed=True),
+            "difference (points)": number(row.difference.scaled(100), 2, signed=True),
             "common seeds": row.difference.n,
             "inside": row.inside,
             "bit-identical": row.identical,
@@ -85,7 +85,7 @@ def comparison_table(published: Study, local: Study) -> Table:
         "device and settings are the same."
     )
     source = f"Published: {footer(published)} Yours: {footer(local)}"
-    title = "Your run against the published one"
+    title = "Cell by cell"
     return Table(title, (Block(pd.DataFrame(rows)),), data, note, source, file="comparison")
 
 

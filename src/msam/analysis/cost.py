@@ -2,58 +2,79 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from msam.analysis.provenance import listed
+from msam.analysis.names import label
 from msam.analysis.sources import Study
-from msam.analysis.table import DASH, Block, Table
+from msam.analysis.table import Block, Table
 
 COLUMNS = {
     "fusion": "fusion",
-    "M": "modalities",
     "method": "method",
-    "median_ms": "median (ms)",
+    "modalities": "modalities",
     "ratio_to_sam": "to SAM",
+    "ratio_to_sam_iqr": "quartiles",
     "ratio_to_joint": "to joint",
-    "forward": "forward passes",
+    "median_ms": "median (ms)",
+    "forward": "encoder passes",
+    "fuse": "fusion passes",
     "backward": "backward passes",
 }
 
 
 def cost_table(study: Study) -> Table:
-    """Median milliseconds of a step and its ratio to SAM's and joint training's."""
+    """Time of a step relative to SAM's and to joint training's, its milliseconds, and its passes."""
     data = pd.DataFrame(study.costs["rows"] if study.costs else [])
     rows = pd.DataFrame(
-        [{COLUMNS[key]: _text(row.get(key)) for key in COLUMNS} for row in data.to_dict("records")]
+        [{head: _text(key, row.get(key)) for key, head in COLUMNS.items()} for row in data.to_dict("records")]
     )
     note = (
-        "Same network and batch in one process, median over interleaved repeats. Evidence level: own timing."
+        "Same network and batch in one process; ratios are medians over repeats of the two methods side by "
+        "side. Evidence level: own timing."
     )
     return Table("Cost of one step", (Block(rows),), data, note, cost_footer(study), file="step_cost")
 
 
 def cost_sentence(study: Study) -> str:
-    """What M-SAM (loss) costs relative to SAM with two modalities, from the benchmark."""
+    """What M-SAM and its naive form cost relative to SAM with the fewest modalities."""
     if not study.costs or not study.costs["rows"]:
         return "No benchmark is recorded; `make benchmark` measures and writes one."
     rows = pd.DataFrame(study.costs["rows"])
-    mine = rows[rows["method"].isin(["msam", "msam+loss", "M-SAM (loss)"]) & (rows["M"] == rows["M"].min())]
-    if mine.empty:
-        return "The recorded benchmark has no M-SAM step."
-    parts = [f"{row.ratio_to_sam:.2f} times SAM's with {row.fusion} fusion" for row in mine.itertuples()]
-    return f"With {rows['M'].min()} modalities a step of M-SAM costs {' and '.join(parts)}."
+    fewest = rows["modalities"].min()
+    parts = [
+        f"a step of {label(method)} costs {_both(rows, method, fewest)}"
+        for method in ("msam", "msam (naive)")
+        if method in set(rows["method"])
+    ]
+    return f"With {fewest} modalities {' and '.join(parts) or 'no M-SAM step was timed'}."
 
 
 def cost_footer(study: Study) -> str:
     """Where the costs come from."""
     if not study.costs:
         return "Remake: `make benchmark`."
-    environment = study.costs["environment"]
-    about = listed([f"{key} {value}" for key, value in environment.items()], most=6) if environment else ""
-    return f"Made from benchmarks/step_cost.json{'; ' + about if about else ''}; remake: `make benchmark`."
+    about = study.costs["environment"]
+    commit = (
+        about.get("commit") and f"commit {about['commit'][:7]} ({'dirty' if about.get('dirty') else 'clean'})"
+    )
+    device = about.get("device") and f"{about['device']}, {about.get('clock', 'time')}"
+    repeats = about.get("repeats") and f"{about['repeats']} repeats"
+    known = "; ".join(text for text in (commit, device, repeats) if text)
+    return f"Made from benchmarks/step_cost.json; {known}; remake: `make benchmark`."
 
 
-def _text(value: object) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return DASH
+def _both(rows: pd.DataFrame, method: str, count: int) -> str:
+    mine = rows[(rows["method"] == method) & (rows["modalities"] == count)]
+    return " and ".join(
+        f"{row.ratio_to_sam:.2f} times SAM's ({row.fusion} fusion)" for row in mine.itertuples()
+    )
+
+
+def _text(key: str, value: Any) -> str:
+    if key == "method":
+        return label(value)
+    if isinstance(value, list):
+        return " to ".join(f"{end:.2f}" for end in value)
     return f"{value:.2f}" if isinstance(value, float) else str(value)

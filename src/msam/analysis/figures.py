@@ -19,12 +19,12 @@ from msam.analysis.names import GRAY, PALETTE, color, dashes, in_order, label, m
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import mean_interval, summarize
 
-WIDTH = 6.0
-STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.labelsize": 10,
-    "legend.fontsize": 9,
+WIDTH = 5.4  # inches: narrow, so that little is lost when it shrinks to a phone
+STYLE: Any = {
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10.5,
+    "legend.fontsize": 9.5,
     "text.color": GRAY,
     "axes.edgecolor": GRAY,
     "axes.labelcolor": GRAY,
@@ -183,19 +183,24 @@ def cost_bars(study: Study) -> Figure:
         return _empty("no benchmark recorded")
     rows = pd.DataFrame(study.costs["rows"])
     fusions = list(dict.fromkeys(rows["fusion"]))
-    methods, sizes = list(dict.fromkeys(rows["method"])), sorted(rows["M"].unique())
+    methods, sizes = list(dict.fromkeys(rows["method"])), sorted(rows["modalities"].unique())
     figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(methods) * len(sizes)), layout="constrained")
-    grid = figure.subplots(1, len(fusions), squeeze=False, sharey=True)[0]
+    grid = figure.subplots(1, len(fusions), squeeze=False, sharex=True, sharey=True)[0]
     for axes, fusion in zip(grid, fusions, strict=True):
         for i, size in enumerate(sizes):
-            part = rows[(rows["fusion"] == fusion) & (rows["M"] == size)].set_index("method")
-            values = part["ratio_to_sam"].reindex(methods)
+            part = rows[(rows["fusion"] == fusion) & (rows["modalities"] == size)].set_index("method")
+            part = part.reindex(methods)
             heights = np.arange(len(methods)) + (i - (len(sizes) - 1) / 2) * 0.8 / len(sizes)
-            axes.barh(heights, values, 0.75 / len(sizes), color=PALETTE[i], label=f"{size} modalities")
+            axes.barh(
+                heights, part["ratio_to_sam"], 0.75 / len(sizes), color=PALETTE[i], label=f"{size} modalities"
+            )
+            for height, ends in zip(heights, part["ratio_to_sam_iqr"], strict=True):
+                if isinstance(ends, list):
+                    axes.plot(ends, [height, height], color=GRAY, linewidth=1.2)
         axes.axvline(1, color=GRAY, linewidth=0.8)
         axes.set_title(f"{fusion} fusion")
         axes.set_xlabel("time / time of SAM")
-    grid[0].set_yticks(range(len(methods)), methods)
+    grid[0].set_yticks(range(len(methods)), [label(method) for method in methods])
     grid[0].invert_yaxis()
     _legend(figure, grid[0])
     return figure
@@ -265,7 +270,8 @@ def _curves(
     if not any(len(frame) for frame in select.values()):
         return _empty("no records yet")
     fusions = list(dict.fromkeys(study.cells["fusion"]))
-    figure, grid = _grid(len(rows), len(fusions))
+    more = any(is_unimodal(frame["name"]).any() for frame in select.values())  # a third line of legend
+    figure, grid = _grid(len(rows), len(fusions), top=1.05 if more else 0.85)
     for line, (key, title) in enumerate(rows):
         summary = _summary(select[key], ["fusion", "name"], value, x)
         for column, fusion in enumerate(fusions):
@@ -310,7 +316,7 @@ def _modality_curves(study: Study, name: str, value: str, text: str) -> Figure:
     return figure
 
 
-def _grid(rows: int, columns: int, top: float = 0.8) -> tuple[Figure, np.ndarray]:
+def _grid(rows: int, columns: int, top: float) -> tuple[Figure, np.ndarray]:
     """Panels of fixed size in inches: an automatic layout would take a third of the drawing time."""
     bottom, panel, between = 0.45, 1.25, 0.5
     height = top + bottom + rows * panel + (rows - 1) * between
@@ -358,16 +364,16 @@ def _shared_label(name: str) -> str:
 
 def _legend(figure: Figure, *panels: Axes) -> None:
     """One legend above all panels, each entry once."""
-    entries = {}
+    entries: dict[str, Any] = {}
     for axes in panels:
         entries |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     if entries:
-        place = "outside upper center" if figure.get_layout_engine() else "upper center"
+        place: Any = "outside upper center" if figure.get_layout_engine() else "upper center"
         figure.legend(
-            entries.values(),
-            entries.keys(),
+            list(entries.values()),
+            list(entries),
             loc=place,
-            ncols=3 if len(entries) < 7 else 4,
+            ncols=3,
             columnspacing=1.2,
             handlelength=1.8,
             handletextpad=0.5,
@@ -379,8 +385,7 @@ def _draw_input(axes: Axes, values: np.ndarray, kind: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     if values.ndim == 3:
-        origin = "lower" if kind == "spectrogram" else "upper"
-        axes.imshow(values.mean(axis=0), cmap="gray", origin=origin)
+        axes.imshow(values.mean(axis=0), cmap="gray", origin="lower" if kind == "spectrogram" else "upper")
     elif values.ndim == 2:
         for i, channel in enumerate(values.T if kind == "sequence" else values):
             axes.plot(channel, color=PALETTE[i % len(PALETTE)], linewidth=1)

@@ -24,6 +24,7 @@ VERDICTS = {
 CONTROLS = ("sam", "joint", "mixture")
 NOT_TESTED = "not yet tested"
 NO_RECORDS = "no records yet"
+SAID = "what the records here say"
 
 
 def verdict(difference: Interval) -> str:
@@ -86,7 +87,7 @@ def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CO
                 }
             )
     note = "Fused test accuracy after the last epoch, in points, paired by seed."
-    title = f"{label(first)} against its controls"
+    title = "Differences, paired by seed"
     return Table(
         title, (Block(pd.DataFrame(rows)),), pd.DataFrame(data), note, footer(study), file="comparisons"
     )
@@ -167,7 +168,7 @@ def claims(study: Study) -> pd.DataFrame:
     late, early = paper.margins("late", "SAM"), paper.margins("early", "SAM")
     over_sam = pd.concat([late, early])
     cells = len(over_sam)
-    rows = [
+    rows: list[tuple[str, str, str, str | Callable[[Study], str]]] = [
         ("C1", f"M-SAM has the highest fused accuracy in all {cells} cells", "Tables 1, 2", _best),
         (
             "C2",
@@ -194,15 +195,16 @@ def claims(study: Study) -> pd.DataFrame:
             return text
         return NO_RECORDS if empty else text(study)
 
-    said = [(*row, say(text)) for *row, text in rows]
-    return pd.DataFrame(said, columns=["claim", "statement", "in the paper", "what the records here say"])
+    said = [(claim, statement, place, say(text)) for claim, statement, place, text in rows]
+    return pd.DataFrame(said, columns=["claim", "statement", "in the paper", SAID])
 
 
 def claims_table(study: Study) -> Table:
     """`claims` as a table, with the evidence level on each row."""
     rows = claims(study)
-    tested = ~rows["what the records here say"].str.startswith((NOT_TESTED, NO_RECORDS))
-    rows.insert(3, "evidence", tested.map({True: study.profile, False: "none"}))
+    tested = ~rows[SAID].str.startswith((NOT_TESTED, NO_RECORDS))
+    rows.insert(2, "evidence", tested.map({True: study.profile, False: "none"}))
+    rows.insert(2, SAID, rows.pop(SAID))
     note = (
         "Each count is over the cells of dataset and fusion in the records; a cell counts as higher or lower "
         "only where the 95 % interval of the difference, paired by seed, excludes zero."

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 ORDER = ["unimodal", "joint", "sam", "msam", "mixture"]
-LABELS = {"joint": "joint", "sam": "SAM", "msam": "M-SAM", "mixture": "SAM/SGD mixture"}
+LABELS = {
+    "joint": "joint",
+    "sam": "SAM",
+    "msam": "M-SAM",
+    "mixture": "SAM/SGD mixture",
+    "msam (naive)": "M-SAM (naive)",
+}
 
 GRAY = "#7a7a7a"
 # Okabe and Ito's palette, without its black and yellow: each is lost on one of the two backgrounds.

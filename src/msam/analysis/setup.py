@@ -30,7 +30,7 @@ def datasets_table(study: Study) -> Table:
         for name, data in study.descriptions.items()
     ]
     note = "Shapes without the batch: channels x height x width, channels x time, or features."
-    return _table("The datasets", rows, note, _data_footer(study), "datasets")
+    return _table("The datasets", rows, note, data_footer(study), "datasets")
 
 
 def splits_table(study: Study) -> Table:
@@ -47,13 +47,13 @@ def splits_table(study: Study) -> Table:
                     "evidence": evidence(study, name),
                     "split": split,
                     "samples": content.get("size", DASH),
-                    "in a class": f"{min(counts)} to {max(counts)}" if counts else DASH,
+                    "in a class": _range(sorted(counts)) if counts else DASH,
                     "distinct groups": ", ".join(f"{n} {group}" for group, n in groups.items()) or DASH,
                     "shared with another split": _shared(groups, shared),
                 }
             )
     note = "Groups are what must not be in two splits: a speaker, a subject, an image."
-    return _table("The splits", rows, note, _data_footer(study), "splits")
+    return _table("The splits", rows, note, data_footer(study), "splits")
 
 
 def settings_table(study: Study) -> Table:
@@ -123,9 +123,8 @@ def search_table(study: Study) -> Table:
     rows = []
     if not trials.empty:
         order = {name: i for i, name in enumerate(in_order(trials["name"]))}
-        trials = trials.sort_values(
-            ["dataset", "fusion", "name", "trial"], key=lambda c: c.map(order.get) if c.name == "name" else c
-        )
+        trials = trials.assign(late=trials["fusion"] != "late", order=trials["name"].map(order))
+        trials = trials.sort_values(["dataset", "late", "order", "trial"])
         rows = [
             {
                 "dataset": row.dataset,
@@ -149,10 +148,12 @@ def search_sentence(study: Study) -> str:
     """Budget and space of the search in a sentence, or that there was none."""
     if not study.search:
         return "No search is recorded beside these records."
-    space = "; ".join(f"{name}: {_choices(values)}" for name, values in study.search.get("space", {}).items())
+    search = study.search
+    ranges = [f"{name} from {low:g} to {high:g}" for name, (low, high) in search["space"].items()]
     return (
-        f"Every method had the same budget of {study.search.get('budget', DASH)} trials with seed "
-        f"{study.search.get('seed', DASH)}, chosen on the validation split ({space})."
+        f"Every method had the same {search['budget']} trials, drawn log-uniformly ({', '.join(ranges)}) and "
+        f"run with seed {search['seed']} on data without the test split; the highest validation accuracy "
+        "after the last epoch won."
     )
 
 
@@ -180,7 +181,8 @@ def _table(title: str, rows: list[dict], note: str, source: str, file: str) -> T
     return Table(title, (Block(frame),), frame, note, source, file=file)
 
 
-def _data_footer(study: Study) -> str:
+def data_footer(study: Study) -> str:
+    """Where what is said about the data comes from."""
     n = len(study.descriptions)
     label = study.label.rsplit("/", 1)[0]
     return f"Made from {n} data descriptions under {label}/data; remake: `make reproduce`."
@@ -216,13 +218,5 @@ def _schedule(optimizer: dict[str, Any]) -> str:
     return ", ".join(steps) or "constant"
 
 
-def _choices(values: Any) -> str:
-    return (
-        ", ".join(_number(v) if isinstance(v, int | float) else str(v) for v in values)
-        if isinstance(values, list)
-        else str(values)
-    )
-
-
 def _range(values: list[int]) -> str:
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"

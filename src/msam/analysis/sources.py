@@ -28,7 +28,7 @@ class Study:
         frames: tidy frames of `msam.records.load`.
         descriptions: dataset name -> data description record.
         search: the hyper-parameter search, None where there is none.
-        costs: the measured step costs, None where there are none.
+        costs: the measured step costs ("rows" and "environment"), None where there are none.
     """
 
     folder: Path
@@ -79,7 +79,7 @@ def read(results: str | Path, study: str = "main") -> Study:
         frames=load(results / study),
         descriptions=descriptions,
         search=_json(search) if search.is_file() else None,
-        costs=_costs(_json(costs)) if costs else None,
+        costs=_json(costs) if costs else None,
     )
 
 
@@ -107,7 +107,7 @@ def _expected_cells(study: Study) -> pd.DataFrame:
     older = found[found.duplicated(CELL, keep="last")].set_index(CELL).index
     found = found.drop_duplicates(CELL, keep="last")[[*CELL, "state", "reason"]]
     out = pd.DataFrame([*_planned(study), *found[CELL].itertuples(index=False, name=None)], columns=CELL)
-    out = _sorted(out.drop_duplicates()).merge(found, on=CELL, how="left")
+    out = sorted_cells(out.drop_duplicates()).merge(found, on=CELL, how="left")
     out["state"] = out["state"].fillna("missing")
     out["reason"] = out["reason"].fillna("")
     seeds = study.frames.seeds
@@ -131,14 +131,15 @@ def _planned(study: Study) -> list[tuple[str, str, str]]:
     profile = studies.load(study.profile)
     if study.folder.name not in profile["studies"]:
         return []
-    return [tuple(cell.title.split("/")) for cell in studies.cells(profile, study.folder.name)]
+    titles = [cell.title.split("/") for cell in studies.cells(profile, study.folder.name)]
+    return [(dataset, fusion, name) for dataset, fusion, name in titles]
 
 
-def _sorted(cells: pd.DataFrame) -> pd.DataFrame:
+def sorted_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells by dataset, late fusion first, methods in reading order."""
     order = {name: i for i, name in enumerate(in_order(cells["name"]))}
     ranks = cells.assign(late=cells["fusion"] != "late", order=cells["name"].map(order))
-    return ranks.sort_values(["dataset", "late", "fusion", "order"])[CELL]
+    return ranks.sort_values(["dataset", "late", "fusion", "order"]).drop(columns=["late", "order"])
 
 
 def record_json(study: Study, path: str | Path) -> dict[str, Any]:
@@ -161,14 +162,6 @@ def _state(state: str, reason: str, diverged: int, n: int) -> str:
     if state == "missing":
         return "missing: no record"
     return f"diverged {diverged}/{n} seeds" if diverged else "done"
-
-
-def _costs(value: dict[str, Any] | list[dict[str, Any]]) -> dict[str, Any]:
-    """The cost file as rows and environment, whether it is a bare list or an object around one."""
-    if isinstance(value, list):
-        return {"rows": value, "environment": {}}
-    rows = next((v for v in value.values() if isinstance(v, list)), [])
-    return {"rows": rows, "environment": value.get("environment", {})}
 
 
 def _json(path: Path) -> Any:

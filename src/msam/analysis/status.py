@@ -21,7 +21,15 @@ def status_table(study: Study) -> Table:
     for cell in study.cells.itertuples():
         key = (cell.dataset, cell.fusion, cell.name)
         record = found.loc[key] if key in found.index else None
-        done = record is not None and cell.state == "done"
+        numbers = dict.fromkeys(["seeds", "seconds", "peak memory (MB)", "commit", "finished"], DASH)
+        if record is not None and cell.state == "done":
+            numbers = {
+                "seeds": str(record["n_seeds"]),
+                "seconds": _rounded(record["seconds"]),
+                "peak memory (MB)": _rounded(record["peak_memory_mb"]),
+                "commit": _commit(record),
+                "finished": str(record["finished"])[:16],
+            }
         rows.append(
             {
                 "dataset": cell.dataset,
@@ -29,11 +37,7 @@ def status_table(study: Study) -> Table:
                 "fusion": cell.fusion,
                 "method": label(cell.name),
                 "state": cell.text,
-                "seeds": int(record["n_seeds"]) if done else DASH,
-                "seconds": _rounded(record["seconds"]) if done else DASH,
-                "peak memory (MB)": _rounded(record["peak_memory_mb"]) if done else DASH,
-                "commit": _commit(record) if done else DASH,
-                "finished": str(record["finished"])[:16] if done else DASH,
+                **numbers,
                 "record": _link(study, record),
             }
         )
@@ -91,7 +95,7 @@ def status_sentence(study: Study) -> str:
     texts = {"failed": "failed", "undefined": "not defined", "missing": "missing"}
     parts = [f"{counts[state]} {text}" for state, text in texts.items() if state in counts]
     diverged = int((study.frames.seeds["state"] == "diverged").sum())
-    parts += [f"{diverged} seeds diverged"] if diverged else []
+    parts += [f"{diverged} seed{'' if diverged == 1 else 's'} diverged"] if diverged else []
     minutes = study.frames.cells["seconds"].sum() / 60
     rest = f" ({', '.join(parts)})" if parts else ""
     done = f"{counts.get('done', 0)} of {len(study.cells)} cells are done{rest}"

@@ -13,6 +13,7 @@ import pandas as pd
 from msam.analysis.statistics import Interval
 
 DASH = "\N{EN DASH}"
+LONG = 24  # characters
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,16 @@ def _html(block: Block) -> str:
         for column, value in zip(block.rows.columns, row, strict=True):
             text = value.text if isinstance(value, Html) else escape(str(value))
             text = f"<strong>{text}</strong>" if (i, column) in block.strong else text
-            cells.append(f"<td>{text}</td>")
+            cells.append(f"<td{_wrap(str(value))}>{text}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     return f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+
+
+def _wrap(text: str) -> str:
+    """Long texts break into lines instead of pushing the numbers out of sight."""
+    if len(text) <= LONG:
+        return ""
+    return f' style="white-space: normal; min-width: {9 if len(text) <= 2 * LONG else 15}em"'
 
 
 def _code(text: str) -> str:

@@ -64,7 +64,7 @@ def accuracy_data(study: Study, fusion: str, rule: str = "last") -> pd.DataFrame
                     "tau": tau.mean,
                     "tau_low": tau.low,
                     "tau_high": tau.high,
-                    "supported_best": output == "fused" and best[cell.dataset, fusion] == cell.name,
+                    "supported_best": output == "fused" and best.get((cell.dataset, fusion)) == cell.name,
                     "state": cell.text,
                 }
             )
@@ -108,7 +108,7 @@ def rules_table(study: Study) -> Table:
             | {"state": cell.text}
         )
         numbers = {rule: means[rule].mean for rule in RULES}
-        data.append(_keys(cell) | numbers | _spread("optimism", optimism))
+        data.append({**_keys(cell), **numbers, **_spread("optimism", optimism)})
     note = (
         "Fused test accuracy in percent. Optimism: best test epoch minus best validation epoch, paired by "
         "seed, with its 95 % interval: what choosing the epoch on the test split adds."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ class Dominance:
     fixed:<modality>: always that modality, with its share of the batch.
     random: a modality drawn uniformly, with its share of the batch.
     epoch: the shares of the validation split after the last epoch; equal shares before the first.
-    ema: an exponential moving average of the batch shares.
+    ema: an exponential moving average of the batch shares, from equal shares on.
 
     Args:
         rule: the rule's name.
@@ -35,29 +35,24 @@ class Dominance:
         if self.fixed and self.fixed not in modalities:
             raise ValueError(f"unknown modality {self.fixed!r}; choose from {', '.join(modalities)}")
         self.name, self.modalities, self.decay = name, list(modalities), decay
-        self.memory = (
-            torch.full((len(self.modalities),), 1 / len(self.modalities)) if name == "epoch" else None
-        )
+        self.memory = torch.full((len(self.modalities),), 1 / len(self.modalities))
 
-    @property
-    def reads_batch(self) -> bool:
-        """Whether `choose` needs the shares of the batch."""
-        return self.name != "epoch"
+    def choose(self, read_shares: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        """Shares that steer the step, shape (M,), and the index of the dominant modality, 0-dim.
 
-    def choose(self, shares: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Shares of the batch, shape (M,), to the steering shares and the index of the dominant modality."""
-        if self.name == "epoch":
-            shares = self.memory
-        elif self.name == "ema":
-            past = shares if self.memory is None else self.memory
-            shares = self.memory = self.decay * past + (1 - self.decay) * shares
+        Args:
+            read_shares: gives the shares of the batch, shape (M,); not called where the rule needs none.
+        """
+        shares = self.memory if self.name == "epoch" else read_shares()
         if self.name == "fixed":
             return shares, torch.tensor(self.modalities.index(self.fixed))
         if self.name == "random":
             return shares, torch.randint(len(self.modalities), ())
+        if self.name == "ema":
+            shares = self.memory = self.decay * self.memory.to(shares) + (1 - self.decay) * shares
         return shares, shares.argmax()
 
-    def end_epoch(self, shares: dict[str, float]) -> None:
+    def end_epoch(self, shares: Mapping[str, float]) -> None:
         """Take the shares of the validation split."""
         if self.name == "epoch":
             self.memory = torch.tensor([shares[m] for m in self.modalities])

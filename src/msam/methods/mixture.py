@@ -33,8 +33,9 @@ class Mixture(Method):
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Wrap the base optimizer; `config["rho"]` is the radius."""
-        super().setup(model, ModalityAwareSAM(None, optimizer, rho=config["rho"]), config)
+        self.sam = ModalityAwareSAM(None, optimizer, rho=config["rho"])
+        super().setup(model, self.sam, config)
 
     def step(self, batch: Split) -> StepReport:
         """One step, two gradients."""
-        return StepReport(self.optimizer.step(self.closure(batch), share=self.share), 2)
+        return StepReport(self.sam.step(self.closure(batch), share=self.share), 2)

@@ -51,7 +51,8 @@ class MSAM(Method):
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Wrap the base optimizer; `config["rho"]` is the radius."""
-        super().setup(model, ModalityAwareSAM(None, optimizer, rho=config["rho"]), config)
+        self.sam = ModalityAwareSAM(None, optimizer, rho=config["rho"])
+        super().setup(model, self.sam, config)
         self.dominance = Dominance(self.rule, model.modalities)
 
     def end_epoch(self, validation: Mapping[str, Any]) -> None:
@@ -63,66 +64,60 @@ class MSAM(Method):
         return self._response_step(batch) if self.reading == "response" else self._loss_step(batch)
 
     def _loss_step(self, batch: Split) -> StepReport:
-        first: list[dict[str, Tensor] | Tensor] = []
-        steer: list[Tensor] = []
+        passes: list[tuple[dict[str, Tensor], Tensor]] = []  # features and logits
+        steer: list[Tensor] = []  # shares and the index of the dominant modality
 
         def closure() -> Tensor:
-            self.optimizer.zero_grad()
+            self.sam.zero_grad()
             features = self.model.encode(batch.inputs)
             logits = self.model.fuse(features)
+            passes.append((features, logits))
             loss = F.cross_entropy(logits, batch.labels)
             loss.backward()
-            if not first:
-                first.extend((features, logits))
             return loss
 
-        @torch.no_grad()
         def share() -> Tensor:
-            read = self.dominance.reads_batch
-            steer.extend(
-                self._steer(coalition_logits(self.model, batch.inputs, *first) if read else {}, batch)
-            )
+            steer.extend(self.dominance.choose(lambda: self._shares(batch, *passes[0])))
             return steer[0][steer[1]]
 
         def dominant() -> str:
             return self.model.modalities[int(steer[1])]
 
-        encoder = dominant if self.reading == "encoder" else None
-        loss = self.optimizer.step(closure, share, dominant=encoder)
+        loss = self.sam.step(closure, share, dominant=dominant if self.reading == "encoder" else None)
         return StepReport(loss, 2, *steer)
 
+    @torch.no_grad()
+    def _shares(self, batch: Split, features: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+        return self._vector(coalition_logits(self.model, batch.inputs, features, logits), batch)
+
+    def _vector(self, logits: Mapping[Coalition, Tensor], batch: Split) -> Tensor:
+        shares = batch_shares(logits, batch.labels, self.value)
+        return torch.stack([shares[m] for m in self.model.modalities])
+
     def _response_step(self, batch: Split) -> StepReport:
-        losses: list[Tensor] = []  # one a modality, of the first pass
-        steer: list[Tensor] = []
-        fused_loss: list[Tensor] = []
+        passes: list[Tensor] = []  # loss of every modality's response, shape (M,)
+        steer: list[Tensor] = []  # shares and the index of the dominant modality
+        joint: list[Tensor] = []  # loss of the fused logits
 
         def closure() -> Tensor:
-            self.optimizer.zero_grad()
+            self.sam.zero_grad()
             features = self.model.encode(batch.inputs)
-            logits = coalition_logits(self.model, batch.inputs, features, self.model.fuse(features))
+            fused = self.model.fuse(features)
+            logits = coalition_logits(self.model, batch.inputs, features, fused)
             responses = shapley_values(logits)
-            each = [F.cross_entropy(responses[m], batch.labels) for m in self.model.modalities]
-            if not losses:
-                losses.extend(each)
-                steer.extend(self._steer({s: z.detach() for s, z in logits.items()}, batch))
-                fused_loss.append(F.cross_entropy(logits[max(logits, key=len)], batch.labels).detach())
-            shares, dominant = steer
-            loss = shares[dominant] * each[int(dominant)]
-            loss.backward(retain_graph=len(each) > 1)
+            losses = torch.stack([F.cross_entropy(responses[m], batch.labels) for m in self.model.modalities])
+            if not passes:
+                detached = {s: z.detach() for s, z in logits.items()}
+                steer.extend(self.dominance.choose(lambda: self._vector(detached, batch)))
+                joint.append(F.cross_entropy(fused.detach(), batch.labels))
+            passes.append(losses)
+            loss = (steer[0] * losses)[steer[1]]
+            loss.backward(retain_graph=len(passes) == 1)
             return loss
 
         def rest() -> None:
-            shares, dominant = steer
-            sum(
-                v * loss for i, (v, loss) in enumerate(zip(shares, losses, strict=True)) if i != dominant
-            ).backward()
+            weighted = steer[0] * passes[0]
+            (weighted.sum() - weighted[steer[1]]).backward()
 
-        self.optimizer.step(closure, rest=rest)
-        return StepReport(fused_loss[0], 3, *steer)
-
-    def _steer(self, logits: Mapping[Coalition, Tensor], batch: Split) -> tuple[Tensor, Tensor]:
-        """Shares, shape (M,), and the index of the dominant modality."""
-        if not logits:
-            return self.dominance.choose(None)
-        shares = batch_shares(logits, batch.labels, self.value)
-        return self.dominance.choose(torch.stack([shares[m] for m in self.model.modalities]))
+        self.sam.step(closure, rest=rest)
+        return StepReport(joint[0], 3, *steer)

@@ -18,8 +18,9 @@ class Sam(Method):
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Wrap the base optimizer; `config["rho"]` is the radius."""
-        super().setup(model, SAM(None, optimizer, rho=config["rho"]), config)
+        self.sam = SAM(None, optimizer, rho=config["rho"])
+        super().setup(model, self.sam, config)
 
     def step(self, batch: Split) -> StepReport:
         """One step, two gradients."""
-        return StepReport(self.optimizer.step(self.closure(batch)), 2)
+        return StepReport(self.sam.step(self.closure(batch)), 2)

@@ -11,12 +11,12 @@ EPSILON = 1e-12
 """Added to the gradient norm, so that a zero gradient gives a zero perturbation."""
 
 
-def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+def global_norm(gradients: list[Tensor]) -> Tensor:
     """L2 norm over all entries of all tensors, a 0-dim tensor (no host synchronization)."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
-def ascend(parameters: Sequence[Tensor], gradients: Sequence[Tensor], radii: Sequence[float]) -> None:
+def ascend(parameters: list[Tensor], gradients: list[Tensor], radii: list[float]) -> None:
     """Move every parameter in place by eps = rho * g / ||g||_2 (M-SAM Algorithm 1, line 5; SAM Eq. 2).
 
     Args:
@@ -24,8 +24,9 @@ def ascend(parameters: Sequence[Tensor], gradients: Sequence[Tensor], radii: Seq
         gradients: one gradient a parameter; the norm is taken over all of them together.
         radii: one perturbation radius rho a parameter, in units of the weights.
     """
-    norm = global_norm(gradients) + EPSILON
-    torch._foreach_add_(parameters, torch._foreach_mul(gradients, [rho / norm for rho in radii]))
+    eps = torch._foreach_div(gradients, global_norm(gradients) + EPSILON)
+    torch._foreach_mul_(eps, radii)
+    torch._foreach_add_(parameters, eps)
 
 
 def interpolate(

@@ -73,16 +73,25 @@ def load(profile: str) -> dict[str, Any]:
         profile: its name, or the path of a YAML file.
 
     Raises:
-        ValueError: unknown profile, or a field is missing.
+        ValueError: unknown profile, not YAML, or a field is missing.
     """
     path = Path(profile) if profile.endswith(".yaml") else FOLDER / f"{profile}.yaml"
     if not path.is_file():
         raise ValueError(f"unknown profile {profile!r}; choose from {', '.join(names())}")
-    content = {**yaml.safe_load(path.read_text()), "profile": path.stem, "path": str(path)}
-    missing = {"seeds", "defaults", "studies"} - set(content)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"profile {path.name} is no YAML: {' '.join(str(error).split())}") from None
+    _require(content, ("seeds", "defaults", "studies"), f"profile {path.name}")
+    for name, study in content["studies"].items():
+        _require(study, ("datasets", "fusions", "methods"), f"profile {path.name}, study {name!r}")
+    return {**content, "profile": path.stem, "path": str(path)}
+
+
+def _require(content: Any, fields: Sequence[str], where: str) -> None:
+    missing = [f for f in fields if not isinstance(content, dict) or f not in content]
     if missing:
-        raise ValueError(f"profile {path.name} lacks the field {sorted(missing)[0]!r}")
-    return content
+        raise ValueError(f"{where} lacks the field {missing[0]!r}")
 
 
 def chosen_path(profile: dict[str, Any]) -> Path:
@@ -107,7 +116,7 @@ def cells(
     """Expand a study, in its order; the last three arguments select.
 
     Raises:
-        ValueError: unknown study, data set, fusion or method.
+        ValueError: unknown study, data set, fusion or method, or two methods of the same name.
     """
     content = _pick(profile["studies"], study, "study")
     datasets = (
@@ -151,8 +160,10 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
                 "rho": settings["rho"] if uses_rho else None,
             }
             needed = more.get("share")
-            cell = Cell(config, done[needed] if isinstance(needed, str) else None)
-            tuned = found.get((dataset, fusion, needed if cell.needs else cell.name))
+            cell = Cell(config, _pick(done, needed, "method") if isinstance(needed, str) else None)
+            tuned = found.get((dataset, fusion, (cell.needs or cell).name))
+            if cell.name in done:
+                raise ValueError(f"study {study!r} has two methods {cell.name!r}, which would share a record")
             done[cell.name] = cell if tuned is None else with_hyperparameters(cell, **tuned)
             yield done[cell.name]
 
@@ -164,6 +175,8 @@ def _variants(
     options = dict(options)
     variant = entry.partition("+")[2]
     if options.pop("each", None) == "modality":
+        if "modalities" not in data:
+            raise ValueError(f"{entry} runs for each modality, but the data set lists no 'modalities'")
         for modality in data["modalities"]:
             yield modality, {**options, "modality": modality}
     else:

@@ -1,0 +1,68 @@
+# Everything a person does with this project. `make help` lists it.
+PYTHON ?= python3
+PROFILE ?= embedded
+STUDY ?= main
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+EXECUTOR ?= local
+NB ?= train
+ARGS ?=
+
+VENV := .venv
+READY := $(VENV)/.ready
+GRID := --profile $(PROFILE) --study $(STUDY) --jobs $(JOBS)
+SEEDED := $(GRID) $(if $(SEEDS),--seeds $(SEEDS))
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce smoke plan search book publish notebook test lint benchmark clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Settings: PROFILE=$(PROFILE) STUDY=$(STUDY) SEEDS=(the profile's) JOBS=$(JOBS) EXECUTOR=$(EXECUTOR)"
+
+setup: $(READY) ## Make the environment in .venv
+
+$(READY): requirements.txt pyproject.toml
+	@echo "setting up the environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet uv
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -r requirements.txt
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps -e .
+	@touch $@
+
+reproduce: $(READY) ## Train what is missing into results/local and build the book from it
+	@msam reproduce $(SEEDED) --executor $(EXECUTOR)
+
+smoke: $(READY) ## The same path on a tiny budget, into build/smoke
+	@rm -rf build/smoke
+	@msam reproduce --profile smoke --jobs $(JOBS) --results build/smoke/results --book build/smoke/book
+
+plan: $(READY) ## List the cells that `make reproduce` would train, with expected times
+	@msam plan $(SEEDED)
+
+search: $(READY) ## Choose hyper-parameters on the validation splits, the same budget for every method
+	@msam search $(GRID)
+
+book: $(READY) ## Build the book from the published records alone
+	@msam book $(GRID) --results results
+
+publish: $(READY) ## Make the records of results/local the published ones
+	@msam publish $(GRID)
+
+notebook: $(READY) ## Run one notebook: NB=train ARGS="-p dataset watch -p method msam -p seeds 3"
+	@msam notebook $(NB) $(ARGS)
+
+test: $(READY) ## Run the tests
+	@pytest
+
+lint: $(READY) ## Check style and types
+	@ruff check . && ruff format --check . && mypy
+
+benchmark: $(READY) ## Measure what a step of every method costs, relative to SAM
+	@python benchmarks/step_cost.py
+
+clean: ## Remove what was built, not results and not the environment
+	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .snakemake

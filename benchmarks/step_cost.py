@@ -1,0 +1,234 @@
+"""What one training step of every method costs, relative to SAM: `python benchmarks/step_cost.py`.
+
+All methods train the study's network (image encoders, 1 x 28 x 28, width 32, 10 classes) on one batch of 64,
+in one process and one thread. A repeat is one step of every method, in shuffled order, so that a slow
+moment of the machine hits all alike. On the CPU the clock is the process's CPU time: with one thread it
+is the step's work, and other programs on the machine do not count. On a GPU it is wall time, synchronized.
+
+Columns of the table and of the rows of the JSON file:
+
+    ratio_to_sam      median over the repeats of time / time of SAM in the same repeat
+    ratio_to_sam_iqr  its lower and upper quartile
+    ratio_to_joint    as ratio_to_sam, relative to joint training
+    median_ms         median time of a step by the clock above
+    wall_ms           median wall time of a step
+    forward           forward passes over the batch: samples that went into the encoders, divided by the
+                      batch size and the number of encoders; counted by hooks, as the next two
+    fuse              samples that went through the fusion, divided by the batch size
+    backward          samples whose gradient came back to the encoders, divided as `forward`
+
+"msam (naive)" is the reading `loss` written without the library's coalitions: every coalition is one more
+forward pass of the whole model, on inputs with the absent modalities zeroed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msam import methods
+from msam.cells import _describe as describe_device
+from msam.coalitions import batch_shares
+from msam.datasets import Split
+from msam.methods import Method, StepReport
+from msam.models import MultimodalClassifier, build_classifier
+from msam.optim import ModalityAwareSAM
+from msam.records import provenance, write
+from msam.shapley import coalitions
+
+MODALITIES = (2, 3, 6)
+FUSIONS = ("late", "early")
+BATCH, CLASSES, WIDTH, SHAPE = 64, 10, 32, (1, 28, 28)
+WARM_UP = 5
+OUTPUT = Path("results/local/benchmarks/step_cost.json")
+
+
+class NaiveMSAM(Method):
+    """Reading `loss` by whole forward passes, the way Algorithm 1 reads."""
+
+    def setup(
+        self, model: MultimodalClassifier, optimizer: torch.optim.Optimizer, config: Mapping[str, Any]
+    ) -> None:
+        """Wrap the base optimizer; `config["rho"]` is the radius."""
+        self.sam = ModalityAwareSAM(None, optimizer, rho=config["rho"])
+        super().setup(model, self.sam, config)
+
+    @torch.no_grad()
+    def shares(self, batch: Split) -> dict[str, Tensor]:
+        """Share of every modality in the batch."""
+        self.model.eval()
+        logits = {
+            present: self.model(
+                {m: x if m in present else torch.zeros_like(x) for m, x in batch.inputs.items()}
+            )
+            for present in coalitions(batch.inputs)
+        }
+        self.model.train()
+        return batch_shares(logits, batch.labels)
+
+    def step(self, batch: Split) -> StepReport:
+        """One step, two gradients."""
+        loss = self.sam.step(self.closure(batch), lambda: max(self.shares(batch).values()))
+        return StepReport(loss, 2)
+
+
+METHODS: dict[str, Callable[[], Method]] = {
+    "joint": lambda: methods.build("joint"),
+    "sam": lambda: methods.build("sam"),
+    "msam": lambda: methods.build("msam"),
+    "msam+response": lambda: methods.build("msam", {"reading": "response"}),
+    "msam+encoder": lambda: methods.build("msam", {"reading": "encoder"}),
+    "msam (naive)": NaiveMSAM,
+}
+
+
+def batch_of(count: int) -> Split:
+    """Random images for `count` modalities and random labels."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = {f"m{i + 1}": torch.randn(BATCH, *SHAPE, generator=generator) for i in range(count)}
+    return Split(inputs, torch.randint(CLASSES, (BATCH,), generator=generator))
+
+
+def trainers(fusion: str, batch: Split) -> dict[str, Method]:
+    """Every method, set up on its own copy of one network; the small rate keeps the copies alike."""
+    torch.manual_seed(0)
+    names = list(batch.inputs)
+    first = build_classifier(
+        dict.fromkeys(names, "image"), dict.fromkeys(names, SHAPE), CLASSES, fusion, WIDTH
+    )
+    made = {}
+    for name, make in METHODS.items():
+        model = copy.deepcopy(first).to(batch.labels.device).train()
+        base = torch.optim.SGD(model.param_groups(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
+        made[name] = make()
+        made[name].setup(model, base, {"rho": 0.05})
+    return made
+
+
+def count_passes(method: Method, batch: Split) -> dict[str, float]:
+    """Passes over the batch in one step, by hooks; see the module's text."""
+    seen: Counter[str] = Counter()
+
+    def encoded(_module: torch.nn.Module, _inputs: tuple, output: Tensor) -> None:
+        seen["forward"] += len(output)
+        if output.requires_grad:
+            output.register_hook(lambda gradient: seen.update(backward=len(gradient)))
+
+    def fused(_module: torch.nn.Module, _inputs: tuple, output: Tensor) -> None:
+        seen["fuse"] += len(output)
+
+    encoders = method.model.encoders.values()
+    hooks = [encoder.register_forward_hook(encoded) for encoder in encoders]
+    hooks.append(method.model.fusion.register_forward_hook(fused))
+    method.step(batch)
+    for hook in hooks:
+        hook.remove()
+    whole = {"forward": len(batch) * len(encoders), "fuse": len(batch), "backward": len(batch) * len(encoders)}
+    return {name: round(seen[name] / size, 3) for name, size in whole.items()}
+
+
+def timed(method: Method, batch: Split) -> tuple[float, float]:
+    """Seconds of one step: by the clock that counts, and wall time."""
+    cuda = batch.labels.device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+    cpu, wall = time.process_time(), time.perf_counter()
+    method.step(batch)
+    if cuda:
+        torch.cuda.synchronize()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return (wall if cuda else cpu), wall
+
+
+def measure(fusion: str, count: int, repeats: int, device: torch.device) -> list[dict[str, Any]]:
+    """Rows of one network, a method each."""
+    batch = batch_of(count).to(device)
+    made = trainers(fusion, batch)
+    passes = {name: count_passes(method, batch) for name, method in made.items()}
+    for _ in range(WARM_UP if repeats > 1 else 0):
+        for method in made.values():
+            method.step(batch)
+    order, shuffle = list(made), random.Random(0).shuffle
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+    for _ in range(repeats):
+        shuffle(order)
+        for name in order:
+            seconds[name].append(timed(made[name], batch))
+    return [
+        {"fusion": fusion, "modalities": count, "method": name, **summary(seconds, name), **passes[name]}
+        for name in made
+    ]
+
+
+def summary(seconds: Mapping[str, list[tuple[float, float]]], name: str) -> dict[str, Any]:
+    """Medians of one method; `seconds` holds (clock, wall) of every method and repeat."""
+
+    def ratios(to: str) -> list[float]:
+        return [own[0] / other[0] for own, other in zip(seconds[name], seconds[to], strict=True)]
+
+    to_sam = ratios("sam")
+    low, _, high = statistics.quantiles(to_sam, method="inclusive") if len(to_sam) > 1 else to_sam * 3
+    return {
+        "ratio_to_sam": round(statistics.median(to_sam), 3),
+        "ratio_to_sam_iqr": [round(low, 3), round(high, 3)],
+        "ratio_to_joint": round(statistics.median(ratios("joint")), 3),
+        "median_ms": round(1e3 * statistics.median(s for s, _ in seconds[name]), 3),
+        "wall_ms": round(1e3 * statistics.median(s for _, s in seconds[name]), 3),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text."""
+    heads = f"{'fusion':7}{'M':>2}  {'method':14}{'/ SAM':>7}{'quartiles':>15}{'/ joint':>9}{'ms':>8}{'wall ms':>9}"
+    lines = [f"{heads}{'forward':>9}{'fuse':>8}{'backward':>10}"]
+    for r in rows:
+        low, high = r["ratio_to_sam_iqr"]
+        lines.append(
+            f"{r['fusion']:7}{r['modalities']:>2}  {r['method']:14}{r['ratio_to_sam']:>7.3f}"
+            f"{f'{low:.3f}-{high:.3f}':>15}{r['ratio_to_joint']:>9.2f}{r['median_ms']:>8.2f}{r['wall_ms']:>9.2f}"
+            f"{r['forward']:>9.2f}{r['fuse']:>8.2f}{r['backward']:>10.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Cost of one training step, method by method.")
+    parser.add_argument("--repeats", type=int, default=100, help="steps of every method (default: 100)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"JSON file (default: {OUTPUT})")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"repeats must be at least 1, not {options.repeats}")
+    torch.set_num_threads(1)
+    device = torch.device(options.device)
+    about = provenance(describe_device(device), "")
+    environment = {
+        "device": about["device"],
+        "threads": 1,
+        "repeats": options.repeats,
+        "clock": "wall time" if device.type == "cuda" else "CPU time",
+        **about["versions"],
+        "date": about["finished"],
+        "commit": about["commit"],
+        "dirty": about["dirty"],
+    }
+    rows = [row for m in MODALITIES for f in FUSIONS for row in measure(f, m, options.repeats, device)]
+    write(options.output, {"environment": environment, "rows": rows})
+    print(table(rows))
+    print(f"{environment['clock']}, {environment['device']}, median of {options.repeats}: {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What several test files share: a tiny study whose data set and methods live outside the package."""
+
+import os
+import textwrap
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+PROFILE = """
+    seeds: 2
+    defaults:
+      epochs: 2
+      batch_size: 32
+      width: 8
+      optimizer: {lr: 0.1, momentum: 0.9, weight_decay: 1.0e-4, milestones: [0.7], gamma: 0.1}
+      rho: 0.05
+      threads: 1
+    studies:
+      main:
+        datasets:
+          outside.rings: {modalities: [near, far], options: {size: 96}}
+        fusions: [late]
+        methods:
+          outside.signed: {scale: 0.05, rho: false}
+          outside.pausing: {}
+          mixture: {share: pausing}
+          outside.failing: {rho: false}
+          mixture+orphan: {share: failing}
+      tiny:
+        datasets:
+          controlled:
+            modalities: [m1, m2]
+            options: {modalities: 2, classes: 3, dimension: 6, train: 96, validation: 48, test: 48}
+        fusions: [late, early]
+        methods:
+          unimodal: {each: modality, rho: false}
+          joint: {rho: false}
+          msam: {}
+          mixture: {share: msam}
+          outside.undefined: {rho: false}
+    search: {trials: 4, seed: 1000, lr: [0.01, 0.3], rho: [0.01, 0.5]}
+"""
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> str:
+    """Path of a profile of two studies, "main" and "tiny", seconds to train."""
+    path = tmp_path_factory.mktemp("profile") / "toy.yaml"
+    path.write_text(textwrap.dedent(PROFILE))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory) -> Path:
+    """Cache folder of the toy data sets, built once."""
+    return tmp_path_factory.mktemp("toy-data")
+
+
+@pytest.fixture(scope="module")
+def outside(toy_data):
+    """Put the package `outside` on the path of this process and of its children."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH")))))
+        patch.setenv("MSAM_DATA", str(toy_data))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
+def without_costs(entry):
+    """A seed's entry of a record without what differs from run to run."""
+    return {k: v for k, v in entry.items() if k not in ("seconds", "peak_memory_mb")}

@@ -1,0 +1,1 @@
+"""A data set and methods that live outside the package, as a reader's own would."""

@@ -1,0 +1,375 @@
+"""Tables, figures, sentences and notebooks made from fabricated records."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from test_analysis_records import cell_record, fabricate, write
+
+from msam.analysis import compare, cost, dominance, figures, findings, provenance, setup, status, tables
+from msam.analysis.sources import read
+from msam.analysis.table import Block, Table
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+MINE = ["overview", "setup", "results", "convergence", "dominance", "cost", "status", "comparison"]
+TABLES = [
+    lambda s: tables.accuracy_table(s, "late"),
+    lambda s: tables.accuracy_table(s, "early"),
+    lambda s: tables.paper_table(s, "late"),
+    tables.rules_table,
+    tables.heads_table,
+    findings.pairwise_table,
+    findings.claims_table,
+    setup.datasets_table,
+    setup.splits_table,
+    setup.settings_table,
+    setup.common_settings,
+    setup.chosen_table,
+    setup.search_table,
+    status.status_table,
+    status.failures_table,
+    status.totals_table,
+    status.versions_table,
+    dominance.dominance_table,
+    cost.cost_table,
+    lambda s: compare.comparison_table(s, s),
+]
+FIGURES = [
+    figures.accuracy_points,
+    figures.gain_points,
+    figures.accuracy_curves,
+    lambda s: figures.accuracy_curves(s, "modalities"),
+    figures.evaluation_curves,
+    figures.loss_curves,
+    figures.gap_curves,
+    figures.share_curves,
+    figures.dominance_curves,
+    figures.switch_curves,
+    figures.dominant_share_curves,
+    lambda s: figures.samples(s, "av_digits"),
+    figures.cost_bars,
+]
+SENTENCES = [
+    findings.answer,
+    findings.best_sentence,
+    lambda s: findings.gap_sentence(s, "msam", "sam"),
+    setup.setup_sentence,
+    setup.search_sentence,
+    status.status_sentence,
+    dominance.dominance_sentence,
+    cost.cost_sentence,
+]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return read(fabricate(tmp_path_factory.mktemp("project") / "results" / "embedded"))
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    return read(tmp_path_factory.mktemp("project") / "results" / "embedded")
+
+
+def rows(table, block=0):
+    return table.blocks[block].rows
+
+
+def test_accuracies_are_those_of_the_records(study):
+    block = rows(tables.accuracy_table(study, "late"))
+    msam = block[block["method"] == "M-SAM"].iloc[0]
+    runs = study.frames.runs.query(
+        "dataset == 'av_digits' and fusion == 'late' and name == 'msam' and rule == 'last'"
+    )
+    values = 100 * runs.query("split == 'test' and output == 'fused'")["accuracy"]
+    half = 4.302652729911275 * values.std() / np.sqrt(3)
+    assert msam["fused"] == f"{values.mean():.1f} ± {half:.1f}"
+    assert msam["n"] == 3
+    assert msam["evidence"] == "embedded (miniature of AV-MNIST)"
+
+
+def test_a_single_modality_stands_in_its_own_column(study):
+    block = rows(tables.accuracy_table(study, "late")).set_index("method")
+    assert block.loc["only image", "image"] != "\N{EN DASH}"
+    assert block.loc["only image", "audio"] == "\N{EN DASH}"
+    assert block.loc["only image", "fused"] == "\N{EN DASH}"
+
+
+def test_bold_only_where_supported(study):
+    late, early = (tables.accuracy_table(study, fusion) for fusion in ("late", "early"))
+    strong = {late.blocks[0].rows.loc[i, "method"] for i, _ in late.blocks[0].strong}
+    assert strong == {"M-SAM"}
+    assert not early.blocks[0].strong  # one method failed there, so it is not beaten
+
+
+@pytest.mark.parametrize(
+    ("method", "state"),
+    [
+        ("SAM", "failed: out of memory"),
+        ("M-SAM (encoder)", "not defined: needs <late> fusion"),
+        ("SAM/SGD mixture", "missing: no record"),
+        ("joint", "done"),
+    ],
+)
+def test_a_cell_without_numbers_keeps_its_row(study, method, state):
+    block = rows(tables.accuracy_table(study, "early")).set_index("method")
+    assert block.loc[method, "state"] == state
+
+
+def test_diverged_seeds_are_counted_and_left_out_of_the_mean(study):
+    block = rows(tables.accuracy_table(study, "late")).set_index("method")
+    assert block.loc["SAM/SGD mixture", "state"] == "diverged 1/3 seeds"
+    assert block.loc["SAM/SGD mixture", "n"] == 2
+    assert "loss is nan" in status.failures_table(study).to_html()
+
+
+def test_the_papers_columns_hold_none_of_our_numbers(study):
+    shown = rows(tables.paper_table(study, "late"))
+    ours = shown[[column for column in shown if column.endswith("ours")]]
+    assert set(ours.to_numpy().ravel()) == {"not run: data not available at level embedded"}
+    assert shown.set_index("method").loc["M-SAM", "AVE fused"] == "79.67"
+    assert shown.set_index("method").loc["OGM-GE", "UR-Funny fused"] == "\N{EN DASH}"
+
+
+@pytest.mark.parametrize("make", TABLES)
+def test_every_table_is_sound_html_with_provenance(study, make):
+    table = make(study)
+    html = table.to_html()
+    assert html.count("<table") == html.count("</table>") == html.count('<div class="table-scroll">')
+    assert "<late>" not in html  # escaped
+    assert re.search(r"remake: <code>make \w+</code>|paper\.csv", html)
+    for block in table.blocks:
+        if len(block.rows) and "version" not in block.rows:
+            assert "evidence" in block.rows or "median (ms)" in block.rows
+
+
+@pytest.mark.parametrize("make", TABLES)
+def test_no_table_needs_records(empty, make):
+    assert "<p>" in make(empty).to_html()
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+def test_every_figure_is_drawn_with_and_without_records(study, empty, draw):
+    svg = draw(study).svg
+    assert svg.count("<path") > 10
+    assert svg == draw(study).svg
+    assert "<svg" in draw(empty).svg
+    background = re.search(r'<g id="patch_1">\s*<path[^>]*style="([^"]*)"', svg)
+    assert background is None or "fill: none" in background.group(1)
+
+
+@pytest.mark.parametrize("say", SENTENCES)
+def test_every_sentence_stands_with_and_without_records(study, empty, say):
+    for sentence in (say(study), say(empty)):
+        assert sentence.endswith(".")
+        assert not re.search(r"\bnan\b", sentence)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_are_no_error(tmp_path, seeds):
+    few = read(fabricate(tmp_path / "results" / "embedded", seeds=seeds, epochs=2, datasets=("av_digits",)))
+    for make in TABLES:
+        make(few).to_html()
+    shown = rows(tables.accuracy_table(few, "late")).set_index("method")
+    if seeds == 1:
+        assert shown.loc["M-SAM", "95 % interval"] == "one seed: no interval"
+        assert not tables.accuracy_table(few, "late").blocks[0].strong
+    figures.accuracy_points(few)
+    figures.accuracy_curves(few)
+
+
+def test_csv_holds_the_numbers(study, tmp_path):
+    paths = tables.write_tables(study, tmp_path / "tables")
+    assert [path.name for path in paths] == [
+        "table1_late.csv",
+        "table2_early.csv",
+        "selection_rules.csv",
+        "heads.csv",
+    ]
+    late = pd.read_csv(paths[0])
+    fused = late.query("dataset == 'av_digits' and method == 'msam' and output == 'fused'").iloc[0]
+    runs = study.frames.runs.query(
+        "dataset == 'av_digits' and fusion == 'late' and name == 'msam' and rule == 'last'"
+    )
+    assert fused["accuracy"] == pytest.approx(
+        runs.query("split == 'test' and output == 'fused'")["accuracy"].mean()
+    )
+    assert set(late["level"]) == {"embedded", "embedded (miniature of AV-MNIST)"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.1, 0.2, "higher"), (-0.2, -0.1, "lower"), (-0.1, 0.1, "apart"), (0.0, 0.1, "apart")],
+)
+def test_words_follow_the_interval(low, high, word):
+    assert findings.verdict(findings.Interval((low + high) / 2, low, high, 3)) == word
+    assert findings.verdict(findings.Interval(0.1, np.nan, np.nan, 1)) == "unknown"
+
+
+def test_sentences_count_what_the_records_hold(study):
+    text = findings.count_sentence(study, "msam", "joint")
+    assert text.startswith("M-SAM against joint: higher in 4 of 6 cells, lower in 0")
+    assert text.endswith("too few common seeds in 2.")  # watch has no records
+    reverse = findings.count_sentence(study, "joint", "msam")
+    assert "higher in 0 of 6 cells, lower in 4" in reverse
+
+
+def test_claims_that_need_later_work_are_called_not_tested(study, empty):
+    said = findings.claims(study).set_index("claim")["what the records here say"]
+    assert list(said.index) == [f"C{i}" for i in range(1, 9)]
+    assert said[["C2", "C4", "C5"]].str.startswith("not yet tested").all()
+    assert said["C8"].startswith("higher in 3 of 6 cells")
+    assert said["C6"].startswith("trained in 4 of 6 cells: late and early fusion, 2 and 3 modalities")
+    nothing = findings.claims(empty)["what the records here say"]
+    assert nothing.str.startswith(("no records yet", "not yet tested")).all()
+    statements = findings.claims(empty).set_index("claim")["statement"]
+    assert "0.91 to 2.36 points" in statements["C8"]
+    assert "2.3 %" in statements["C2"]
+
+
+def test_footer_names_records_commit_and_device(study, empty):
+    text = provenance.footer(study)
+    assert "records under results/embedded/main, commit abc1234 (clean); cpu: test" in text
+    assert text.endswith("remake: `make reproduce`.")
+    assert provenance.footer(empty).startswith("Made from 0 records")
+
+
+def test_texts_of_records_are_escaped():
+    table = Table("<b>", (Block(pd.DataFrame([{"reason": "<script>"}])),), pd.DataFrame())
+    assert "<script>" not in table.to_html()
+    assert "&lt;b&gt;" in table.to_html()
+
+
+def test_dominance_counts_batches(study):
+    data = dominance.dominance_data(study).query("dataset == 'av_digits' and name == 'msam' and seed == 2")
+    late = data[data["fusion"] == "late"].set_index("modality")
+    assert late["fraction"].to_dict() == {"image": 0.9, "audio": pytest.approx(0.1)}
+    assert late["switches"].iloc[0] == 2
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    folders = [tmp_path / "results" / "embedded", tmp_path / "results" / "local" / "embedded"]
+    for folder in folders:
+        fabricate(folder, datasets=("av_digits",))
+    return folders
+
+
+def compared(folders, fusion="late", name="msam"):
+    table = compare.compare(*(read(folder) for folder in folders))
+    return table.set_index(["dataset", "fusion", "name"]).loc[("av_digits", fusion, name)]
+
+
+def edit(folder, change, name="msam"):
+    path = folder / "main" / "av_digits" / "late" / f"{name}.json"
+    record = json.loads(path.read_text())
+    change(record)
+    write(path, record)
+
+
+def test_the_same_run_is_identical_and_inside(two_runs):
+    row = compared(two_runs)
+    assert (row["identical"], row["inside"], row["difference"].mean) == ("yes", "yes", 0)
+
+
+def test_one_changed_number_is_not_identical(two_runs):
+    def change(record):
+        record["seeds"][1]["epochs"][0]["validation"]["accuracy"]["audio"] += 1e-12
+
+    edit(two_runs[1], change)
+    row = compared(two_runs)
+    assert (row["identical"], row["inside"]) == ("no", "yes")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: r["provenance"].update(device="cuda: other"), "other device"),
+        (lambda r: r["config"]["optimizer"].update(lr=0.2), "other settings"),
+        (lambda r: [s.update(seed=s["seed"] + 10) for s in r["seeds"]], "no common seed"),
+    ],
+)
+def test_identity_is_asked_only_where_it_can_hold(two_runs, change, said):
+    edit(two_runs[1], change)
+    assert compared(two_runs)["identical"] == said
+
+
+def test_a_mean_outside_the_published_interval_is_said(two_runs):
+    def change(record):
+        for seed in record["seeds"]:
+            seed["final"]["last"]["test"]["accuracy"]["fused"] -= 0.3
+
+    edit(two_runs[1], change)
+    row = compared(two_runs)
+    assert row["inside"] == "no"
+    assert row["difference"].mean == pytest.approx(-0.3)
+
+
+def test_cells_of_one_run_only_are_shown(two_runs):
+    (two_runs[1] / "main" / "av_digits" / "late" / "joint.json").unlink()
+    row = compared(two_runs, name="joint")
+    assert row["state"] == "yours missing: no record"
+    assert row["inside"] == "no local number"
+    assert compared(two_runs, "early", "sam")["state"] == (
+        "published failed: out of memory; yours failed: out of memory"
+    )
+
+
+def test_fewer_local_seeds_compare_over_the_common_ones(two_runs):
+    write(
+        two_runs[1] / "main" / "av_digits" / "late" / "msam.json",
+        cell_record("av_digits", "late", "msam", seeds=2),
+    )
+    row = compared(two_runs)
+    assert (row["difference"].n, row["identical"]) == (2, "yes")
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_notebooks_are_stripped_and_tagged(name):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert [cell for cell in code if "parameters" in cell.metadata.tags] == code[:1]
+    assert notebook.cells[0].source.startswith("# ")
+    assert "**Question.**" in notebook.cells[0].source
+    for cell in code:
+        assert {"hide-input", "remove-input"} & set(cell.metadata.tags)
+        if "figures." in cell.source and "import" not in cell.source:
+            meta = cell.metadata.mystnb
+            assert meta.figure.name
+            assert meta.figure.caption
+            assert meta.image.alt
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_notebooks_run_as_code(study, name, monkeypatch):
+    """Every code cell in order, as a kernel would, but in this process."""
+    monkeypatch.chdir(NOTEBOOKS)
+    monkeypatch.setattr("msam.analysis.pages.say", lambda **texts: None)
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    scope: dict = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            exec(cell.source, scope)
+            if "parameters" in cell.metadata.tags:
+                scope["results"] = str(study.folder.parent)
+
+
+def test_glued_names_are_used_and_used_names_glued():
+    for name in MINE:
+        cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+        used = {
+            key
+            for cell in cells
+            if cell.cell_type == "markdown"
+            for key in re.findall(r"\{glue:text\}`(\w+)`", cell.source)
+        }
+        source = "".join(cell.source for cell in cells if cell.cell_type == "code")
+        block = re.search(r"pages\.say\((.*?)\n?\)\n?$|pages\.say\((.*)\)", source, re.S)
+        glued = set(re.findall(r"(\w+)=", "".join(block.groups("")))) if block else set()
+        assert used <= glued, name

@@ -1,0 +1,198 @@
+"""A miniature book: what the pages load, what a failing notebook says, and when nothing is to be done."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from msam import book
+
+ROOT = Path(__file__).parents[1]
+CONTENTS = """\
+format: jb-book
+root: overview
+chapters:
+  - file: text
+  - file: comparison
+"""
+TEXT = r"""# Text
+
+```{math}
+:label: eq-one
+v_m = \frac{1}{M}
+```
+
+By {eq}`eq-one` and {cite:p}`msam`.
+
+```{bibliography}
+```
+"""
+
+
+def write_notebook(path, code):
+    cells = [
+        nbformat.v4.new_markdown_cell(f"# {path.stem}"),
+        nbformat.v4.new_code_cell("results = local = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(code),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The book's real settings around two notebooks and a text; the working folder is the project."""
+    for folder in ("book", "notebooks", "results/embedded/main/watch/late", "results/local/embedded"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("_config.yml", "references.bib"):
+        shutil.copy(ROOT / "book" / name, tmp_path / "book")
+    shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
+    (tmp_path / "book/_toc.yml").write_text(CONTENTS)
+    (tmp_path / "book/text.md").write_text(TEXT)
+    (tmp_path / "results/embedded/main/watch/late/joint.json").write_text('{"schema": 1}')
+    write_notebook(tmp_path / "notebooks/overview.ipynb", "import os; print('shown', os.path.isdir(results))")
+    write_notebook(
+        tmp_path / "notebooks/comparison.ipynb",
+        "print(*('local' if 'local' in r else 'published' for r in (results, local)))",
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Loads(HTMLParser):
+    """Addresses that a browser fetches by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses = []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag in ("script", "img", "iframe", "source"):
+            self.addresses.append(attributes.get("src"))
+        if tag == "link" and attributes.get("rel") in ("stylesheet", "preload", "icon", "shortcut icon"):
+            self.addresses.append(attributes["href"])
+
+
+def loads(page):
+    parser = Loads()
+    parser.feed(page.read_text(encoding="utf-8"))
+    return [address for address in parser.addresses if address]
+
+
+def files(contents):
+    return re.findall(r"'file': '(\w+)'", repr(contents))
+
+
+def test_book_is_built_offline_once(project, capsys):
+    results, out = Path("results/embedded"), Path("build/html")
+    index = book.build(results, out)
+    assert index == project / "build/html/index.html"
+    pages = [p for p in index.parent.glob("*.html") if p.name != "index.html"]
+    assert {"overview.html", "text.html"} <= {p.name for p in pages}
+    for page in pages:
+        addresses = loads(page)
+        assert any("mathjax" in a for a in addresses) or page.name != "text.html"
+        for address in addresses:
+            assert not re.match(r"(\w+:)?//", address), f"{page.name} loads {address}"
+            assert (index.parent / address.split("?")[0]).is_file(), f"{page.name} lacks {address}"
+    for style in index.parent.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text()), style
+
+    overview = (index.parent / "overview.html").read_text()
+    assert "shown True" in overview
+    assert "Your own run" not in overview
+    assert str(project) not in overview
+    assert "repository" not in re.sub(r"<script.*?</script>", "", overview, flags=re.DOTALL)
+    notebook = json.loads((index.parent / "_sources/overview.ipynb").read_text())
+    assert str(project) not in json.dumps(notebook)
+    assert (index.parent / "records/embedded/main/watch/late/joint.json").is_file()
+
+    capsys.readouterr()
+    assert book.build(results, out) == index
+    assert capsys.readouterr().out == "book is up to date\n"
+
+
+def test_everything_the_book_is_made_from_makes_it_stale(project):
+    results = Path("results/embedded").resolve()
+
+    def now():
+        return book.inputs_hash(project, results, None)
+
+    for path in ("results/embedded/main/watch/late/joint.json", "notebooks/overview.ipynb", "book/text.md"):
+        before = now()
+        assert now() == before
+        file = project / path
+        file.write_text(file.read_text() + " ")
+        assert now() != before
+
+
+def test_comparison_reads_both_runs(project):
+    own, published = Path("results/local/embedded"), Path("results/embedded")
+    html = book.build(own, Path("build/html"), published).parent
+    assert "published local" in (html / "comparison.html").read_text()
+    assert "comparison.html" in (html / "overview.html").read_text()
+
+
+def test_contents_have_the_comparison_only_with_two_runs():
+    real = ROOT / "book"
+    both = files(book.table_of_contents(real, with_comparison=True))
+    one = files(book.table_of_contents(real, with_comparison=False))
+    assert set(both) - set(one) == {"comparison"}
+
+
+def test_real_contents_have_all_their_pages():
+    contents = book.table_of_contents(ROOT / "book", with_comparison=True)
+    assert "overview.ipynb" in [path.name for path in book.notebook_pages(ROOT, contents)]
+
+
+def test_failing_notebook_is_named_and_the_old_book_stays(project):
+    old = project / "build/html/index.html"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    write_notebook(project / "notebooks/overview.ipynb", "raise ValueError('first line\\nno records')")
+    with pytest.raises(book.BookError, match=r"^notebook overview.ipynb failed: no records$"):
+        book.build(Path("results/embedded"), Path("build/html"))
+    assert old.read_text() == "old"
+
+
+def test_warning_is_an_error(project):
+    (project / "book/_toc.yml").write_text("format: jb-book\nroot: text\n")
+    (project / "book/text.md").write_text("# Text\n\n{cite:p}`nobody`\n")
+    with pytest.raises(book.BookError, match=r"text\.md.*nobody"):
+        book.build(Path("results/embedded"), Path("build/html"))
+    assert not Path("build/html").exists()
+
+
+def test_missing_page_and_missing_records_are_named(project):
+    with pytest.raises(book.BookError, match=r"there are no records at .*nothing"):
+        book.build(Path("results/nothing"), Path("build/html"))
+    (project / "notebooks/overview.ipynb").unlink()
+    with pytest.raises(book.BookError, match="page 'overview' has neither"):
+        book.build(Path("results/embedded"), Path("build/html"))
+
+
+def test_two_builds_at_once_are_refused(project):
+    work = project / "work"
+    with book._alone(work), pytest.raises(book.BookError, match="another build"), book._alone(work):
+        pass
+
+
+def test_code_of_the_method_page_runs():
+    torch = pytest.importorskip("torch")
+    from msam.models import build_classifier
+
+    text = (ROOT / "book/method.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    torch.manual_seed(0)
+    model = build_classifier({"a": "vector", "b": "vector"}, {"a": (3,), "b": (4,)}, 2, "early", 8)
+    before = [p.clone() for p in model.parameters()]
+    batch = ({"a": torch.randn(16, 3), "b": torch.randn(16, 4)}, torch.randint(2, (16,)))
+    scope = {"model": model, "rho": 0.05, "lr": 0.1, "batches": [batch]}
+    exec(code, scope)
+    assert scope["loss"].isfinite()
+    assert all(not torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True))

@@ -1,0 +1,228 @@
+"""The command line: every mistake is one line and exit code 1, and leaves nothing behind."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from msam import cells, cli, pipeline, studies
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys, *arguments):
+    """(exit code, lines on standard output, lines on the error stream)."""
+    code = cli.main(arguments)
+    output = capsys.readouterr()
+    return code, output.out.splitlines(), output.err.splitlines()
+
+
+PROFILES = f"choose from {', '.join(studies.names())}"
+CELLS = "unknown cell {!r}; `msam plan` lists them"
+NOTEBOOKS = ", ".join(sorted(path.stem for path in (pipeline.ROOT / "notebooks").glob("*.ipynb")))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        *(
+            (f"{command} --profile huge", f"unknown profile 'huge'; {PROFILES}")
+            for command in ("plan", "reproduce", "search", "book", "publish", "cell a/b/c")
+        ),
+        *(
+            (f"{command} --study x", "unknown study 'x'; choose from main")
+            for command in ("plan", "reproduce", "cell a/b/c", "search")
+        ),
+        *(
+            (f"{command} --{name} {count}", f"{name} must be at least 1, not {count}")
+            for command in ("plan", "reproduce", "cell a/b/c")
+            for name, count in (("seeds", 0), ("seeds", -2), ("jobs", 0))
+        ),
+        ("search --jobs 0", "jobs must be at least 1, not 0"),
+        ("search --profile smoke", "profile 'smoke' has no search"),
+        ("plan --profile no/such.yaml", "unknown profile '{here}/no/such.yaml'; " + PROFILES),
+        ("plan --profile broken.yaml", "profile broken.yaml is no YAML: "),
+        ("plan --profile empty.yaml", "profile empty.yaml lacks the field 'seeds'"),
+        ("cell nope", CELLS.format("nope")),
+        ("cell watch/late/nope", CELLS.format("watch/late/nope")),
+        ("notebook nope", f"unknown notebook 'nope'; choose from {NOTEBOOKS}"),
+        ("notebook nope.ipynb", "unknown notebook 'nope'; choose from none"),
+        ("notebook train -p nope 1", "notebook 'train' has no parameter 'nope'; known: profile, study, "),
+        ("notebook train -p seeds [", "seeds is no YAML: '['"),
+        (
+            "data describe nope",
+            "unknown dataset 'nope'; choose from av_digits, controlled, watch, or a dotted",
+        ),
+        ("data build nope", "unknown dataset 'nope'; choose from av_digits, controlled, watch, or a dotted"),
+        ("data describe no.such", "unknown dataset 'no.such': no module of that name on the Python path"),
+        ("data describe controlled --options 5", "--options must be a mapping like '{{seed: 1}}', not '5'"),
+        ("data describe controlled --options {{", "--options is no YAML: '{{'"),
+        (
+            "data describe controlled --options {{x:}}",
+            "dataset 'controlled' has no option 'x'; known options: ",
+        ),
+        ("publish --results none", "there is nothing to publish in none/embedded"),
+        ("book --results none", "there are no records at {here}/none/embedded; train first: make reproduce"),
+        ("reproduce --results file/results", "cannot write to file/results: Not a directory"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(here, capsys, monkeypatch, command, message):
+    monkeypatch.setenv("MSAM_DATA", str(here / "data"))
+    (here / "file").write_text("")
+    (here / "broken.yaml").write_text("a: [")
+    (here / "empty.yaml").write_text("")
+    code, out, errors = said(capsys, *command.format(here=here).replace("x:", "x: 1").split(" ", 4))
+    assert (code, out, len(errors)) == (1, [], 1)
+    assert errors[0].startswith("msam: " + message.format(here=here))
+    assert sorted(path.name for path in here.iterdir()) == ["broken.yaml", "empty.yaml", "file"]
+
+
+def test_a_second_run_is_refused(here, capsys):
+    with pipeline.exclusive(here):
+        code, _, errors = said(capsys, "reproduce", "--results", str(here))
+    assert (code, errors) == (1, [f"msam: another run is working on {here}; wait for it or stop it"])
+
+
+def test_interruption_is_said(here, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "plan", interrupt)
+    assert said(capsys, "plan") == (1, [], ["msam: stopped; the next run goes on from here"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["reproduce", "--help"], ["data", "describe", "--help"]])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: msam")
+    if arguments == ["--help"]:
+        for command in ("plan", "reproduce", "cell", "search", "book", "publish", "notebook", "data"):
+            assert re.search(rf"^ +{command}\s+\w+", text, re.MULTILINE)
+
+
+def test_data_describe(outside, capsys, tmp_path):
+    options = ["--options", "{train: 30, validation: 12, test: 18}"]
+    code, out, errors = said(capsys, "data", "describe", "controlled", *options)
+    content = yaml.safe_load("\n".join(out))
+    assert (code, errors) == (0, [])
+    assert {name: split["size"] for name, split in content["splits"].items()} == {
+        "train": 30,
+        "validation": 12,
+        "test": 18,
+    }
+    assert content["splits"]["train"]["class_counts"] == [5] * 6
+    assert content["modalities"]["m1"] == {"kind": "vector", "shape": [16]}
+    assert "samples" not in content
+    target = tmp_path / "new" / "controlled.json"
+    assert said(capsys, "data", "describe", "controlled", *options, "--output", str(target)) == (0, [], [])
+    record = json.loads(target.read_text())
+    assert len(record.pop("samples")) == 4
+    assert record == content
+
+
+def test_data_describe_of_a_data_set_outside_the_package(outside, capsys):
+    _, out, _ = said(capsys, "data", "describe", "outside.rings", "--options", "{size: 20}")
+    assert yaml.safe_load("\n".join(out))["splits"]["test"]["class_counts"] == [10, 10]
+
+
+def test_data_build_prints_the_file(outside, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("MSAM_DATA", str(tmp_path))
+    arguments = ("data", "build", "outside.rings", "--options", "{size: 20}")
+    _, (path,), _ = said(capsys, *arguments)
+    (found,) = tmp_path.glob("*.npz")
+    assert path == str(found)
+    first = found.stat().st_mtime_ns
+    said(capsys, *arguments)
+    assert found.stat().st_mtime_ns == first
+    said(capsys, *arguments, "--force")
+    assert found.stat().st_mtime_ns > first
+
+
+def test_plan_lists_every_cell_and_trains_nothing(here, toy, outside, capsys):
+    code, out, _ = said(capsys, "plan", "--profile", toy, "--seeds", "3")
+    grid = studies.cells(studies.load(toy))
+    assert code == 0
+    assert [line.split() for line in out[:-1]] == [[c.title, "?", "not", "trained", "yet"] for c in grid]
+    assert out[-1] == "5 of 5 cells to train, 3 seeds each: about unknown with 2 at once"
+    assert not list(here.iterdir())
+
+
+@pytest.fixture
+def notebook(here):
+    """A notebook with two parameters, and the function that runs it."""
+    import nbformat
+
+    parameters = nbformat.v4.new_code_cell("number = 1\nkind = 'plain'", metadata={"tags": ["parameters"]})
+    body = "assert number < 3, f'{number} is\\ntoo large'\nopen(f'{kind}.txt', 'w').write(str(2 * number))"
+    content = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(body)])
+    content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(content, here / "double.ipynb")
+    return "notebook", "double.ipynb"
+
+
+def test_a_notebook_runs_with_its_parameters_or_fails_in_one_line(notebook, here, capsys):
+    """One test, because every run starts a kernel."""
+    target = here / "results" / "local" / "notebooks"
+    code, _, errors = said(capsys, *notebook, "-p", "number", "7")
+    assert (code, errors) == (1, ["msam: AssertionError: 7 is"])
+    assert [path.name for path in target.iterdir()] == ["double.failed.ipynb"]
+    code, out, errors = said(capsys, *notebook, "-p", "number", "2", "-p", "kind", "fancy")
+    assert (code, errors) == (0, [])
+    assert out == ["the executed notebook is at results/local/notebooks/double.ipynb"]
+    assert (here / "fancy.txt").read_text() == "4"
+    assert [path.name for path in target.iterdir()] == ["double.ipynb"]
+
+
+def test_a_cell_that_cannot_run_leaves_its_reason(here, toy, outside, capsys, monkeypatch):
+    from msam import notebooks
+
+    source, given = pipeline.ROOT / "notebooks" / "train.ipynb", {}
+
+    def execute(source, target, parameters):
+        given.update(parameters, source=source, target=target)
+        raise notebooks.NotebookError("MemoryError: 3 GB\nmore words")
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    title = "rings/late/mixture+orphan"
+    code, _, errors = said(capsys, "cell", title, "--profile", toy, "--results", "out", "--seeds", "4")
+    assert (code, errors[0]) == (1, "msam: MemoryError: 3 GB")
+    (cell,) = studies.cells(studies.load(toy), "main", "outside.rings", "late", "mixture+orphan")
+    note = json.loads(cells.failed(cell.path(here / "out")).read_text())
+    assert note["config"] == cell.config
+    assert note["reason"] == "MemoryError: 3 GB\nmore words"
+    assert "Traceback" in note["traceback"]
+    folder = cell.path(here / "out").parent
+    assert given.pop("target").absolute() == folder / "mixture+orphan.ipynb"
+    assert given.pop("source") == source
+    assert (source.parent / given.pop("results")).resolve() == here / "out"  # the kernel starts beside it
+    assert given == {
+        "profile": toy,
+        "study": "main",
+        "dataset": "outside.rings",
+        "fusion": "late",
+        "method": "mixture+orphan",
+        "seeds": 4,
+    }
+
+
+def test_the_profile_may_be_a_relative_path(here, outside, capsys, monkeypatch, toy):
+    """Snakemake and the notebooks start elsewhere, so they get an absolute one."""
+    (here / "mine.yaml").write_text(Path(toy).read_text())
+    runs = []
+    monkeypatch.setattr(pipeline, "train", lambda jobs, run, lock: runs.append(run) or [])
+    monkeypatch.setattr(cli, "_book", lambda options: 0)
+    assert said(capsys, "reproduce", "--profile", "mine.yaml", "--results", "out")[0] == 0
+    assert runs[0].profile == str(here / "mine.yaml")
+    command = pipeline._snakemake([], runs[0])
+    assert f"profile={here / 'mine.yaml'}" in command
+    assert f"results={here / 'out'}" in command

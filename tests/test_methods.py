@@ -1,0 +1,210 @@
+"""Every method on every fusion, and each rule against the formula it claims to be."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from msam import methods
+from msam.coalitions import batch_shares, coalition_logits
+from msam.datasets import Split
+from msam.methods._dominance import Dominance
+from msam.models import build_classifier
+from msam.optim import reference
+from msam.shapley import shapley_values
+from msam.training import evaluate
+
+CASES = {
+    "joint": ("joint", {}),
+    "unimodal": ("unimodal", {"modality": "m2"}),
+    "sam": ("sam", {}),
+    "mixture": ("mixture", {"share": 0.6}),
+    "msam": ("msam", {}),
+    "msam+response": ("msam", {"reading": "response"}),
+    "msam+encoder": ("msam", {"reading": "encoder"}),
+    "msam+fixed": ("msam", {"dominance": "fixed:m2"}),
+    "msam+random": ("msam", {"dominance": "random"}),
+    "msam+epoch": ("msam", {"dominance": "epoch"}),
+    "msam+ema": ("msam", {"dominance": "ema", "value": "probability"}),
+}
+RHO = 0.1
+
+
+def make(count, fusion="late", seed=0):
+    torch.manual_seed(seed)
+    names = [f"m{i + 1}" for i in range(count)]
+    model = build_classifier(
+        dict.fromkeys(names, "vector"), dict.fromkeys(names, (6,)), 3, fusion, 8
+    ).double()
+    labels = torch.randint(3, (32,))
+    inputs = {
+        m: F.one_hot(labels, 6).double() + torch.randn(32, 6).double() / (1 + i) for i, m in enumerate(names)
+    }
+    return model, Split(inputs, labels)
+
+
+def set_up(case, model, lr=0.1):
+    name, options = CASES[case]
+    method = methods.build(name, options)
+    method.setup(model, torch.optim.SGD(model.param_groups(), lr=lr), {"rho": RHO})
+    return method
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_every_method_learns_on_every_fusion(case, count, fusion):
+    model, batch = make(count, fusion)
+    if case == "unimodal":
+        torch.manual_seed(0)
+        model = build_classifier({"m2": "vector"}, {"m2": (6,)}, 3, fusion, 8).double()
+    methods.build(*CASES[case]).check(fusion, list(batch.inputs))
+    method = set_up(case, model, lr=0.5)
+    for _ in range(60):
+        report = method.step(batch)
+        assert report.loss.shape == ()
+        if report.shares is not None:
+            assert report.shares.shape == (count,)
+            assert float(report.shares.sum()) == pytest.approx(1.0)
+    found = evaluate(model, batch)["accuracy"]  # the reading `response` trains responses, not their sum
+    assert max(found.values()) > 0.6
+
+
+def shares_of(model, batch):
+    features = model.encode(batch.inputs)
+    shares = batch_shares(coalition_logits(model, batch.inputs, features, model.fuse(features)), batch.labels)
+    return [float(shares[m]) for m in model.modalities]
+
+
+@pytest.mark.parametrize("reading", ["loss", "encoder"])
+def test_msam_is_algorithm_one_with_shares_of_the_batch(reading):
+    model, batch = make(3)
+    twin = copy.deepcopy(model)
+    shares = shares_of(copy.deepcopy(model), batch)
+    dominant = max(range(3), key=shares.__getitem__)
+    case = "msam" if reading == "loss" else "msam+encoder"
+    report = set_up(case, model).step(batch)
+    only = None
+    if reading == "encoder":
+        only = [n for n, _ in twin.named_parameters() if n.startswith(f"encoders.m{dominant + 1}.")]
+
+    def loss(m):
+        return F.cross_entropy(m(batch.inputs), batch.labels)
+
+    reference.modality_aware_step(
+        twin,
+        lambda m: shares[dominant] * loss(m),
+        lambda m: sum(v for i, v in enumerate(shares) if i != dominant) * loss(m),
+        torch.optim.SGD(twin.parameters(), lr=0.1),
+        RHO,
+        only,
+    )
+    assert report.shares.tolist() == pytest.approx(shares)
+    assert int(report.dominant) == dominant
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_response_reading_uses_a_loss_of_each_shapley_response():
+    model, batch = make(3)
+    twin = copy.deepcopy(model)
+    shares = shares_of(copy.deepcopy(model), batch)
+    dominant = max(range(3), key=shares.__getitem__)
+    set_up("msam+response", model).step(batch)
+
+    def weighted(m, index):
+        responses = shapley_values(coalition_logits(m, batch.inputs, m.encode(batch.inputs)))
+        return shares[index] * F.cross_entropy(responses[m.modalities[index]], batch.labels)
+
+    reference.modality_aware_step(
+        twin,
+        lambda m: weighted(m, dominant),
+        lambda m: sum(weighted(m, i) for i in range(3) if i != dominant),
+        torch.optim.SGD(twin.parameters(), lr=0.1),
+        RHO,
+    )
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_mixture_at_the_dominant_share_is_msam_whatever_modality_dominates():
+    """The collapse: the literal reading depends on the shares through one number."""
+    model, batch = make(2)
+    shares = shares_of(copy.deepcopy(model), batch)
+    twin = copy.deepcopy(model)
+    set_up("msam", model).step(batch)
+    mixture = methods.build("mixture", {"share": max(shares)})
+    mixture.setup(twin, torch.optim.SGD(twin.param_groups(), lr=0.1), {"rho": RHO})
+    mixture.step(batch)
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_gradient_evaluations_are_what_autograd_ran():
+    for case in ("joint", "sam", "mixture", "msam", "msam+response", "msam+encoder"):
+        model, batch = make(2)
+        backwards = []
+        model.encoders["m1"][2].register_full_backward_hook(lambda *_, b=backwards: b.append(1))
+        report = set_up(case, model).step(batch)
+        extra = (
+            2 if case == "msam+response" else 0
+        )  # the muted batch of one, once in each of its backward passes
+        assert len(backwards) in (report.gradient_evaluations, report.gradient_evaluations + extra + 1), case
+
+
+def test_dominance_rules():
+    shares = torch.tensor([0.2, 0.5, 0.3])
+    names = ["a", "b", "c"]
+    assert Dominance("shapley", names).choose(lambda: shares)[1] == 1
+    assert Dominance("fixed:c", names).choose(lambda: shares)[1] == 2
+
+    torch.manual_seed(0)
+    rule = Dominance("random", names)
+    drawn = torch.stack([rule.choose(lambda: shares)[1] for _ in range(300)]).bincount(minlength=3)
+    assert (drawn > 60).all()
+
+    rule = Dominance("epoch", names)
+    assert rule.choose(pytest.fail)[0].tolist() == pytest.approx([1 / 3] * 3)
+    rule.end_epoch({"a": 0.1, "b": 0.2, "c": 0.7})
+    assert rule.choose(pytest.fail)[1] == 2
+
+    rule = Dominance("ema", names, decay=0.9)
+    rule.choose(lambda: shares)
+    steered, dominant = rule.choose(lambda: torch.tensor([1.0, 0.0, 0.0]))
+    assert steered.tolist() == pytest.approx([0.388, 0.315, 0.297])
+    assert dominant == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("nope", {}, "unknown method 'nope'; choose from joint, mixture, msam, sam, unimodal"),
+        ("msam", {"reading": "x"}, "unknown reading 'x'; choose from loss, response, encoder"),
+        ("msam", {"value": "x"}, "unknown value 'x'; choose from accuracy"),
+        ("msam", {"radius": 1}, "method 'msam' has no option 'radius'; known: reading, dominance, value"),
+        ("mixture", {"share": 1.5}, "share must be a number in"),
+        ("mixture", {"share": float("nan")}, "share must be a number in"),
+    ],
+)
+def test_wrong_names_and_values_are_refused_with_the_choices(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        methods.build(name, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("unimodal", {"modality": "text"}, "unknown modality 'text'; choose from a, b"),
+        ("msam", {"dominance": "fixed:text"}, "unknown modality 'text'; choose from a, b"),
+        ("msam", {"dominance": "best"}, "unknown dominance rule 'best'; choose from shapley"),
+    ],
+)
+def test_wrong_modalities_and_rules_are_refused_before_training(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        methods.build(name, options).check("late", ["a", "b"])
+
+
+def test_msam_of_one_modality_is_undefined():
+    with pytest.raises(methods.UnsupportedCell, match="at least two modalities"):
+        methods.build("msam").check("late", ["a"])

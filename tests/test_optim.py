@@ -1,0 +1,345 @@
+"""The optimizers against their reference twins, closed forms, and what they promise about state."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from msam import MSAM, SAM, ModalityAwareSAM
+from msam.optim import reference
+
+
+class Net(nn.Module):
+    """Two named encoders with BatchNorm and dropout, and a head."""
+
+    def __init__(self, dropout=0.3):
+        super().__init__()
+        self.audio = nn.Sequential(
+            nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(dropout)
+        )
+        self.video = nn.Sequential(nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6), nn.Tanh())
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, batch):
+        return self.head(torch.cat([self.audio(batch["audio"]), self.video(batch["video"])], 1))
+
+    def groups(self):
+        modules = {"audio": self.audio, "video": self.video, None: self.head}
+        return [{"params": list(module.parameters()), "modality": m} for m, module in modules.items()]
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+def batches(count, seed=1):
+    source = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        inputs = {"audio": torch.randn(8, 4, generator=source), "video": torch.randn(8, 5, generator=source)}
+        yield inputs, torch.randint(3, (8,), generator=source)
+
+
+def closure_of(model, optimizer, loss):
+    def closure():
+        optimizer.zero_grad()
+        value = loss(model)
+        value.backward()
+        return value
+
+    return closure
+
+
+def joint_loss(batch):
+    return lambda model: F.cross_entropy(model(batch[0]), batch[1])
+
+
+def assert_same_state(model, twin):
+    for (name, value), expected in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+BASES = {
+    "sgd": (torch.optim.SGD, {"lr": 0.1}),
+    "momentum": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}),
+    "adam": (torch.optim.Adam, {"lr": 0.01}),
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_sam_equals_its_reference_over_many_steps(net, base):
+    twin = copy.deepcopy(net)
+    cls, settings = BASES[base]
+    optimizer = SAM(net.parameters(), cls, rho=0.1, **settings)
+    twin_base = cls(twin.parameters(), **settings)
+    for step, batch in enumerate(batches(12)):
+        torch.manual_seed(step)
+        optimizer.step(closure_of(net, optimizer, joint_loss(batch)))
+        torch.manual_seed(step)
+        reference.sam_step(twin, joint_loss(batch), twin_base, rho=0.1)
+    assert_same_state(net, twin)
+
+
+@pytest.mark.parametrize("dominant", [None, "audio", "video"])
+@pytest.mark.parametrize("base", BASES)
+def test_modality_aware_sam_equals_its_reference_over_many_steps(net, base, dominant):
+    twin = copy.deepcopy(net)
+    cls, settings = BASES[base]
+    optimizer = ModalityAwareSAM(net.groups(), cls, rho=0.2, **settings)
+    twin_base = cls(twin.parameters(), **settings)
+    only = None if dominant is None else [n for n, _ in twin.named_parameters() if n.startswith(dominant)]
+    for step, batch in enumerate(batches(12)):
+        share = 0.5 + 0.04 * step
+        loss = joint_loss(batch)
+        torch.manual_seed(step)
+        optimizer.step(closure_of(net, optimizer, loss), share=lambda v=share: v, dominant=dominant)
+        torch.manual_seed(step)
+        reference.modality_aware_step(
+            twin,
+            lambda model, v=share, loss=loss: v * loss(model),
+            lambda model, v=share, loss=loss: (1 - v) * loss(model),
+            twin_base,
+            0.2,
+            only,
+        )
+    assert_same_state(net, twin)
+
+
+def test_a_rest_loss_of_its_own_equals_the_reference(net):
+    twin = copy.deepcopy(net)
+    optimizer = ModalityAwareSAM(net.parameters(), torch.optim.SGD, rho=0.2, lr=0.1)
+    twin_base = torch.optim.SGD(twin.parameters(), lr=0.1)
+    for step, (inputs, labels) in enumerate(batches(6)):
+
+        def dominant(model, inputs=inputs, labels=labels):
+            return 0.7 * F.cross_entropy(model(inputs), labels)
+
+        def rest(model, inputs=inputs):
+            return 0.3 * model(inputs).square().mean()
+
+        torch.manual_seed(step)
+        state = torch.get_rng_state()
+
+        def run_rest(state=state, rest=rest):
+            torch.set_rng_state(state)
+            with_statistics = copy.deepcopy(dict(net.named_buffers()))
+            rest(net).backward()
+            for name, buffer in with_statistics.items():
+                net.get_buffer(name).copy_(buffer)
+
+        optimizer.step(closure_of(net, optimizer, dominant), rest=run_rest)
+        torch.manual_seed(step)
+        reference.modality_aware_step(twin, dominant, rest, twin_base, 0.2)
+    assert_same_state(net, twin)
+
+
+def test_sam_on_a_quadratic_is_the_closed_form():
+    a = torch.diag(torch.tensor([1.0, 4.0, 9.0]))
+    w = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+    optimizer = SAM([w], torch.optim.SGD, rho=0.3, lr=0.05)
+    g = a @ w.detach()
+    expected = w.detach() - 0.05 * a @ (w.detach() + 0.3 * g / g.norm())
+    optimizer.step(closure_of(w, optimizer, lambda w: 0.5 * w @ a @ w))
+    torch.testing.assert_close(w.detach(), expected)
+
+
+def test_the_literal_reading_is_a_mixture_of_the_sam_and_the_plain_gradient(net):
+    """v L(w + eps) and (1 - v) L(w) have one common direction eps, whatever v: PAPER, Algorithm 1."""
+    (batch,) = batches(1)
+    net.eval()
+    loss = joint_loss(batch)
+    clean = reference.gradients_of(net, loss)
+    perturbed = reference.gradients_at_perturbed(net, loss, clean, 0.3)
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    optimizer = ModalityAwareSAM(net.parameters(), torch.optim.SGD, rho=0.3, lr=1.0)
+    optimizer.step(closure_of(net, optimizer, loss), share=torch.tensor(0.7))
+    for name, p in net.named_parameters():
+        expected = before[name] - 0.7 * perturbed[name] - 0.3 * clean[name]
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("share", "twin_class"), [(1.0, SAM), (0.0, None)])
+def test_share_one_is_sam_and_share_zero_the_base_optimizer_bit_for_bit(net, share, twin_class):
+    twin = copy.deepcopy(net)
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
+    optimizer = ModalityAwareSAM(net.parameters(), torch.optim.SGD, rho=0.1, **settings)
+    twin_base = torch.optim.SGD(twin.parameters(), **settings)
+    other = SAM(None, twin_base, rho=0.1) if twin_class else twin_base
+    for step, batch in enumerate(batches(8)):
+        torch.manual_seed(step)
+        optimizer.step(closure_of(net, optimizer, joint_loss(batch)), share=share)
+        torch.manual_seed(step)
+        other.step(closure_of(twin, other, joint_loss(batch)))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_step_returns_the_loss_of_the_clean_pass(net):
+    (batch,) = batches(1)
+    expected = joint_loss(batch)(copy.deepcopy(net).eval())
+    net.eval()
+    for cls in (SAM, ModalityAwareSAM):
+        optimizer = cls(net.parameters(), torch.optim.SGD, rho=0.5, lr=0.0)
+        torch.testing.assert_close(optimizer.step(closure_of(net, optimizer, joint_loss(batch))), expected)
+
+
+def test_both_passes_draw_the_same_dropout_and_the_next_draw_is_a_new_one():
+    net = nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5))
+    masks = []
+    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.0, lr=0.0)
+
+    def closure():
+        optimizer.zero_grad()
+        output = net(torch.ones(2, 4))
+        masks.append(output == 0)
+        loss = output.sum()
+        loss.backward()
+        return loss
+
+    for _ in range(2):
+        optimizer.step(closure)
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[1], masks[2])
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, type("Subclass", (nn.BatchNorm1d,), {})])
+def test_batch_norm_statistics_move_in_the_first_pass_only(norm):
+    net = nn.Sequential(nn.Linear(3, 3), norm(3))
+    twin = copy.deepcopy(net)
+    x = torch.randn(16, 3)
+    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=5.0, lr=0.0)
+    optimizer.step(closure_of(net, optimizer, lambda m: m(x).square().mean() + m[0].weight.sum()))
+    twin(x)
+    for name, buffer in net[1].named_buffers():
+        assert torch.equal(buffer, twin[1].get_buffer(name)), name
+    assert net[1].track_running_stats
+
+
+@pytest.mark.parametrize("fails_in_pass", [1, 2])
+def test_an_exception_in_the_closure_leaves_the_weights_and_batch_norm_as_they_were(net, fails_in_pass):
+    before = copy.deepcopy(list(net.parameters()))
+    (batch,) = batches(1)
+    optimizer = ModalityAwareSAM(net.parameters(), torch.optim.SGD, rho=1.0, lr=1.0)
+    calls = []
+
+    def closure():
+        calls.append(1)
+        optimizer.zero_grad()
+        loss = joint_loss(batch)(net)
+        loss.backward()
+        if len(calls) == fails_in_pass:
+            raise RuntimeError("out of memory")
+        return loss
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        optimizer.step(closure, share=0.5)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert all(m.track_running_stats for m in net.modules() if isinstance(m, nn.BatchNorm1d))
+
+
+def test_a_group_has_its_own_radius():
+    a, b = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([4.0]))
+    groups = [{"params": [a], "rho": 0.5}, {"params": [b]}]
+    optimizer = SAM(groups, torch.optim.SGD, rho=1.0, lr=1.0)
+    seen = []
+
+    def closure():
+        optimizer.zero_grad()
+        seen.append((a.item(), b.item()))
+        loss = 0.5 * (a**2 + b**2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert seen[1] == pytest.approx((3 + 0.5 * 3 / 5, 4 + 1.0 * 4 / 5))
+
+
+def test_resuming_from_a_checkpoint_is_exact(net):
+    data = list(batches(6))
+    optimizer = ModalityAwareSAM(net.parameters(), torch.optim.SGD, rho=0.1, lr=0.1, momentum=0.9)
+
+    def run(model, optimizer, part):
+        for step, batch in enumerate(part):
+            torch.manual_seed(step)
+            optimizer.step(closure_of(model, optimizer, joint_loss(batch)), share=0.6)
+
+    run(net, optimizer, data[:3])
+    twin = copy.deepcopy(net)
+    resumed = ModalityAwareSAM(twin.parameters(), torch.optim.SGD, rho=0.9, lr=0.9, momentum=0.9)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    run(net, optimizer, data[3:])
+    run(twin, resumed, data[3:])
+    assert resumed.param_groups[0]["rho"] == 0.1
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_a_scheduler_on_the_wrapper_moves_the_base_learning_rate(net):
+    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.1, lr=1.0)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
+    (batch,) = batches(1)
+    optimizer.step(closure_of(net, optimizer, joint_loss(batch)))
+    schedule.step()
+    assert optimizer.base.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_a_deep_copy_is_independent_and_complete(net):
+    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.1, lr=1.0, momentum=0.9)
+    twin = copy.deepcopy(optimizer)
+    assert twin.base.param_groups is twin.param_groups
+    assert twin.param_groups[0]["params"][0] is not optimizer.param_groups[0]["params"][0]
+
+
+def test_a_parameter_without_gradient_stays_where_it_is():
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = ModalityAwareSAM([used, unused], torch.optim.SGD, rho=0.1, lr=0.1, weight_decay=1.0)
+    optimizer.step(closure_of(used, optimizer, lambda w: w.sum()), share=0.5)
+    assert unused.grad is None
+    assert torch.equal(unused, torch.ones(2))
+    assert not torch.equal(used, torch.ones(2))
+
+
+def test_a_group_can_be_added_later(net):
+    optimizer = SAM(net.audio.parameters(), torch.optim.SGD, rho=0.1, lr=1.0)
+    optimizer.add_param_group({"params": list(net.video.parameters())})
+    assert len(optimizer.base.param_groups) == 2
+    assert optimizer.param_groups[1]["rho"] == 0.1
+
+
+@pytest.mark.parametrize("rho", [-0.1, float("nan"), float("inf")])
+def test_a_wrong_radius_is_refused(net, rho):
+    with pytest.raises(ValueError, match="rho must be finite and >= 0"):
+        SAM(net.parameters(), torch.optim.SGD, rho=rho, lr=0.1)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), torch.tensor(float("nan"))])
+def test_a_wrong_share_is_refused_and_nothing_moves(net, share):
+    before = copy.deepcopy(list(net.parameters()))
+    (batch,) = batches(1)
+    optimizer = MSAM(net.parameters(), torch.optim.SGD, rho=0.1, lr=0.1)
+    with pytest.raises(ValueError, match=r"share must lie in \[0, 1\]"):
+        optimizer.step(closure_of(net, optimizer, joint_loss(batch)), share=share)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_an_unknown_modality_is_refused_with_the_known_ones(net):
+    (batch,) = batches(1)
+    optimizer = MSAM(net.groups(), torch.optim.SGD, rho=0.1, lr=0.1)
+    with pytest.raises(ValueError, match="modality 'text'; known: audio, video"):
+        optimizer.step(closure_of(net, optimizer, joint_loss(batch)), share=0.5, dominant="text")
+
+
+def test_contradicting_arguments_are_refused(net):
+    base = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="pass params=None"):
+        SAM(net.parameters(), base)
+    with pytest.raises(ValueError, match="needs an optimizer instance"):
+        SAM(None, torch.optim.SGD, lr=0.1)

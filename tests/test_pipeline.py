@@ -1,0 +1,304 @@
+"""The pipeline, through the real Snakemake: a run that is killed, and the run that goes on from there."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import without_costs
+
+from msam import cells, cli, pipeline, records, studies
+
+
+def wait_for(condition, process, seconds=120):
+    """Poll until the condition holds; fail when the process has ended or the time is over."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def records_of(grid, results):
+    return {c.name: records.read(c.path(results)) for c in grid if c.path(results).is_file()}
+
+
+def files(results):
+    return {path: path.stat().st_mtime_ns for path in results.rglob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def story(toy, outside, tmp_path_factory):
+    """`msam reproduce`, killed while a cell is in its second seed, then the same through `pipeline.train`.
+
+    The killed run is asked for the plan and refused a second run on the same folder while it works.
+    """
+    folder = tmp_path_factory.mktemp("pipeline")
+    results, pause = folder / "results", folder / "pause"
+    grid = studies.cells(studies.load(toy))
+    paths = {cell.name: cell.path(results) for cell in grid}
+    told = SimpleNamespace(results=results, grid=grid, paths=paths)
+    pause.write_text("")
+    command = [sys.executable, "-m", "msam.cli", "reproduce", "--profile", toy, "--jobs", "3"]
+    process = subprocess.Popen(
+        [*command, "--results", str(results)],
+        env={**os.environ, "OUTSIDE_PAUSE": str(pause)},
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        ready = (paths["signed"].with_suffix(".ipynb"), cells.failed(paths["failing"]))
+        wait_for(lambda: pause.read_text() and all(path.is_file() for path in ready), process)
+        second = subprocess.run([*command, "--results", str(results)], capture_output=True, text=True)
+        told.second = second
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, ValueError):
+            os.kill(int(pause.read_text()), signal.SIGKILL)  # the notebook's kernel has a session of its own
+        told.printed, _ = process.communicate()
+    pause.unlink()
+    told.partial = json.loads(paths["pausing"].with_suffix(".partial.json").read_text())
+    told.left = sorted(p.name for p in paths["signed"].parent.iterdir() if p.suffix == ".json")
+    told.before = files(results)
+
+    told.jobs = pipeline.plan(grid, 2, results, folder / "published")
+    with pipeline.exclusive(results) as lock:
+        told.failed = pipeline.train(told.jobs, pipeline.Run(toy, "main", 2, 3, results), lock)
+    told.after = files(results)
+    return told
+
+
+def test_the_killed_run_left_whole_records_and_finished_seeds(story):
+    assert story.left == ["failing.failed.json", "pausing.partial.json", "signed.json"]
+    assert [seed["seed"] for seed in story.partial["seeds"]] == [0]
+    assert "5 of 5 cells to train: about unknown with 3 at once" in story.printed
+
+
+def test_progress_is_printed_cell_by_cell(story):
+    lines = [line for line in story.printed.splitlines() if line.startswith("[")]
+    assert len(lines) == 2
+    assert {tuple(line.split()[1:3]) for line in lines} == {
+        ("rings/late/signed", "done"),
+        ("rings/late/failing", "FAILED"),
+    }
+
+
+def test_a_second_run_is_refused_while_the_first_works(story):
+    message = f"msam: another run is working on {story.results}; wait for it or stop it\n"
+    assert (story.second.returncode, story.second.stderr) == (1, message)
+
+
+def test_the_plan_after_the_kill_lacks_what_is_done(story):
+    assert [(job.cell.name, job.reason) for job in story.jobs] == [
+        ("pausing", "not trained yet"),
+        ("mixture", "not trained yet"),
+        ("failing", "failed before"),
+        ("mixture+orphan", "not trained yet"),
+    ]
+
+
+def test_the_next_run_leaves_alone_what_is_done(story):
+    signed = story.paths["signed"]
+    assert story.after[signed] == story.before[signed]
+
+
+def test_all_other_records_appear_and_no_partial_one_is_left(story):
+    assert set(records_of(story.grid, story.results)) == {"signed", "pausing", "mixture"}
+    assert not list(story.results.rglob("*.partial.json"))
+    assert all(path.with_suffix(".ipynb").is_file() for path in map(story.paths.get, ("signed", "mixture")))
+    data = json.loads((story.results / "toy" / "data" / "rings.json").read_text())
+    assert (data["name"], data["options"], data["splits"]["train"]["size"]) == (
+        "outside.rings",
+        {"size": 96, "noise": 0.2},
+        96,
+    )
+
+
+def test_killed_and_resumed_equals_undisturbed(story, tmp_path):
+    """The truth: the same cells in this process, without Snakemake, notebook or interruption."""
+    found = records_of(story.grid, story.results)
+    for cell in story.grid[:3]:
+        truth = cells.run(cell, range(2), results=tmp_path, device="cpu")
+        assert found[cell.name]["config"] == truth["config"]
+        assert found[cell.name]["key"] == truth["key"]
+        assert [without_costs(s) for s in found[cell.name]["seeds"]] == [
+            without_costs(s) for s in truth["seeds"]
+        ]
+    assert found["pausing"]["seeds"][0] == story.partial["seeds"][0]  # not trained again, to the timing
+
+
+def test_failures_are_listed_with_their_reasons(story):
+    assert [cell.name for cell in story.failed] == ["failing", "mixture+orphan"]
+    reasons = {
+        name: json.loads(cells.failed(story.paths[name]).read_text())["reason"]
+        for name in ("failing", "mixture+orphan")
+    }
+    assert reasons["failing"] == "RuntimeError: the wheel came off"
+    assert reasons["mixture+orphan"].startswith("not run: its data set or a record it needs failed, see ")
+    assert story.paths["failing"].with_suffix(".failed.ipynb").is_file()
+
+
+def test_frames_show_done_and_failed_cells(story):
+    frame = records.load(story.results / "toy" / "main").cells.set_index("name")
+    assert frame["state"].to_dict() == {
+        "signed": "done",
+        "pausing": "done",
+        "mixture": "done",
+        "failing": "failed",
+        "mixture+orphan": "failed",
+    }
+
+
+def test_reproduce_reports_failures_and_still_builds_the_book(story, toy, monkeypatch, capsys):
+    """Snakemake and the book are replaced here: both have been or are tested with the real ones."""
+    built = []
+    monkeypatch.setattr(pipeline, "train", lambda jobs, run, lock: [job.cell for job in jobs])
+    monkeypatch.setattr(cli, "_book", lambda options: built.append(options.results) or 0)
+    code = cli.main(["reproduce", "--profile", toy, "--results", str(story.results)])
+    errors = capsys.readouterr().err.splitlines()
+    assert code == 1
+    assert built == [story.results]
+    assert errors[0] == "failed: rings/late/failing: RuntimeError: the wheel came off"
+    assert errors[1].startswith("failed: rings/late/mixture+orphan: not run: ")
+    assert len(errors) == 2
+
+
+def test_nothing_to_do_is_said_and_snakemake_not_started(story, tmp_path, toy, monkeypatch, capsys):
+    """A copy of the results, with the faulty methods left out of the study."""
+    text = Path(toy).read_text()
+    without = [line for line in text.splitlines() if "failing" not in line]
+    (tmp_path / "toy.yaml").write_text("\n".join(without))
+    shutil.copytree(story.results, tmp_path / "results")
+    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(cli, "_book", lambda options: 0)
+    arguments = ["--profile", str(tmp_path / "toy.yaml"), "--results", str(tmp_path / "results")]
+    assert cli.main(["reproduce", *arguments]) == 0
+    assert capsys.readouterr().out == "0 of 3 cells to train: nothing to do\n"
+    assert cli.main(["plan", *arguments]) == 0
+    assert capsys.readouterr().out == "0 of 3 cells to train, 2 seeds each: nothing to do\n"
+
+
+def reasons(grid, results, seeds=2):
+    return {job.cell.name: job.reason for job in pipeline.plan(grid, seeds, results, results / "none")}
+
+
+def test_the_plan_after_damage(story, tmp_path):
+    """A lost or damaged record is planned again, with what reads it, and nothing else."""
+    results, grid = tmp_path / "results", story.grid[:3]
+    shutil.copytree(story.results, results)
+    paths = {cell.name: cell.path(results) for cell in grid}
+    assert reasons(grid, results) == {}
+    text = paths["signed"].read_text()
+    paths["signed"].write_text(text[:500])
+    assert reasons(grid, results) == {"signed": "the record is corrupt"}
+    paths["signed"].write_text(text.replace('"key": "', '"key": "0'))
+    assert reasons(grid, results) == {"signed": "its configuration or code has changed"}
+    paths["signed"].unlink()
+    assert reasons(grid, results) == {"signed": "not trained yet"}
+    paths["pausing"].unlink()
+    assert reasons(grid, results) == {
+        "signed": "not trained yet",
+        "pausing": "not trained yet",
+        "mixture": "it needs pausing",
+    }
+    shutil.copytree(story.results, results, dirs_exist_ok=True)
+    assert set(reasons(grid, results, seeds=3).values()) == {"it has 2 of 3 seeds"}
+    assert reasons(grid, results, seeds=1) == {}
+
+
+def test_expected_times_are_those_of_earlier_runs(story, tmp_path):
+    cell = next(c for c in story.grid if c.name == "signed")
+    record = records.read(cell.path(story.results))
+    for seed, seconds in zip(record["seeds"], (2.0, 4.0), strict=True):
+        seed["seconds"] = seconds
+    half = cell.config | {"epochs": 1}
+    records.write(cell.path(tmp_path / "published"), {**record, "config": half})
+    (job,) = pipeline.plan([cell], 5, tmp_path / "mine", tmp_path / "published")
+    assert job.seconds == pytest.approx(pipeline.START + 5 * 3.0 * 2)  # mean of a seed, twice the epochs
+    (job,) = pipeline.plan([cell], 5, tmp_path / "mine", tmp_path / "absent")
+    assert job.seconds is None
+
+
+def test_total_and_clock():
+    jobs = [pipeline.Job(None, "", seconds) for seconds in (60.0, 120.0, None)]
+    assert pipeline.total(jobs, 2) == "2:15"  # the unknown one takes the mean, 90 s
+    assert pipeline.total(jobs[2:], 2) == "unknown"
+    assert [pipeline.clock(s) for s in (0, 59.6, 90, 3600, 3725)] == [
+        "0:00",
+        "1:00",
+        "1:30",
+        "1:00:00",
+        "1:02:05",
+    ]
+
+
+def test_the_lock_is_free_again(tmp_path):
+    for _ in range(2):
+        with (
+            pipeline.exclusive(tmp_path),
+            pytest.raises(pipeline.PipelineError),
+            pipeline.exclusive(tmp_path),
+        ):
+            raise AssertionError
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(pipeline.PipelineError, match="cannot write to "),
+        pipeline.exclusive(tmp_path / "file"),
+    ):
+        raise AssertionError
+
+
+def test_an_unknown_executor_is_refused_before_anything_is_touched(story, toy):
+    before = files(story.results)
+    run = pipeline.Run(toy, "main", 2, 1, story.results, executor="cloud")
+    with pytest.raises(pipeline.PipelineError, match="unknown executor 'cloud'; choose from local, slurm"):
+        pipeline.train(story.jobs, run, 0)
+    assert files(story.results) == before
+
+
+def test_snakemake_that_cannot_start_is_said(story, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        pipeline, "_snakemake", lambda jobs, run: [sys.executable, "-c", "raise SystemExit(1)"]
+    )
+    jobs = [pipeline.Job(story.grid[0], "", None)]
+    with (
+        pipeline.exclusive(tmp_path) as lock,
+        pytest.raises(pipeline.PipelineError, match="Snakemake trained nothing, see "),
+    ):
+        pipeline.train(jobs, pipeline.Run(toy, "main", 2, 1, tmp_path), lock)
+
+
+def test_publish_copies_records_and_notebooks_only(tmp_path):
+    mine, published = tmp_path / "local", tmp_path / "results"
+    cell = {"cell_type": "markdown", "metadata": {"papermill": {"duration": 1}}, "source": "text"}
+    notebook = json.dumps({"cells": [cell], "metadata": {"papermill": {"output_path": "/home/me"}}})
+    keep = ["main/d/late/sam.json", "main/d/late/sam.ipynb", "main/d/late/msam+encoder.json", "data/d.json"]
+    drop = ["main/d/late/sam.partial.json", "main/d/late/joint.failed.json", "main/d/late/joint.failed.ipynb"]
+    drop += ["main/d/late/.sam.json.77", "main/d/late/.sam.77.ipynb", "main/d/late/log.txt"]
+    for name in keep + drop:
+        path = mine / "toy" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(notebook if path.suffix == ".ipynb" else f"new {name}")
+    (published / "toy" / "main" / "d" / "late").mkdir(parents=True)
+    (published / "toy" / "main" / "d" / "late" / "sam.json").write_text("old")
+    (published / "toy" / "main" / "d" / "late" / "other.json").write_text("stays")
+    assert pipeline.publish(mine, published, "toy") == len(keep)
+    found = {
+        str(p.relative_to(published / "toy")): p.read_text() for p in published.rglob("*") if p.is_file()
+    }
+    published_notebook = json.loads(found.pop("main/d/late/sam.ipynb"))
+    assert published_notebook == {"cells": [{**cell, "metadata": {}}], "metadata": {}}
+    texts = {name: f"new {name}" for name in keep if not name.endswith(".ipynb")}
+    assert found == texts | {"main/d/late/other.json": "stays"}
+    with pytest.raises(pipeline.PipelineError, match="there is nothing to publish in "):
+        pipeline.publish(mine, published, "other")

@@ -1,0 +1,286 @@
+"""Study files: what they expand to, what they refuse, and when a cell's key changes."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from msam import fingerprint, studies
+
+GRID = """
+seeds: 2
+defaults:
+  epochs: 4
+  optimizer: {lr: 0.1, momentum: 0.9}
+  rho: 0.05
+studies:
+  main:
+    defaults: {epochs: 3}
+    datasets:
+      watch: {modalities: [accel, gyro]}
+      controlled: {modalities: [m1], options: {seed: 3}}
+    fusions: [late, early]
+    methods:
+      unimodal: {each: modality, rho: false}
+      msam: {}
+      msam+encoder: {reading: encoder}
+      mixture: {share: msam}
+"""
+
+
+@pytest.fixture
+def grid(tmp_path):
+    return write(tmp_path, GRID)
+
+
+def write(folder, text):
+    path = folder / "grid.yaml"
+    path.write_text(text)
+    return studies.load(str(path))
+
+
+def one(profile, *where):
+    (cell,) = studies.cells(profile, "main", *where)
+    return cell
+
+
+def test_a_study_expands_in_its_order(grid):
+    late = ["msam", "msam+encoder", "mixture"]
+    watch, controlled = (["unimodal+accel", "unimodal+gyro", *late], ["unimodal+m1", *late])
+    assert [cell.title for cell in studies.cells(grid)] == [
+        f"{dataset}/{fusion}/{name}"
+        for dataset, names in (("watch", watch), ("controlled", controlled))
+        for fusion in ("late", "early")
+        for name in names
+    ]
+
+
+def test_a_config_says_everything(grid):
+    assert one(grid, "controlled", "early", "msam+encoder").config == {
+        "profile": "grid",
+        "study": "main",
+        "dataset": "controlled",
+        "dataset_options": {"seed": 3},
+        "fusion": "early",
+        "method": "msam",
+        "variant": "encoder",
+        "options": {"reading": "encoder"},
+        "epochs": 3,  # of the study, not of the profile
+        "optimizer": {"lr": 0.1, "momentum": 0.9},
+        "rho": 0.05,
+    }
+
+
+def test_each_modality_is_a_variant_without_radius(grid):
+    config = one(grid, "watch", "late", "unimodal+gyro").config
+    assert (config["method"], config["variant"]) == ("unimodal", "gyro")
+    assert config["options"] == {"modality": "gyro"}
+    assert config["rho"] is None
+
+
+def test_a_mixture_needs_the_msam_run_of_its_data_and_fusion(grid):
+    cells = studies.cells(grid)
+    needed = {cell.title: cell.needs.title for cell in cells if cell.needs}
+    assert needed == {
+        f"{d}/{f}/mixture": f"{d}/{f}/msam" for d in ("watch", "controlled") for f in ("late", "early")
+    }
+    assert all(cell.needs in cells for cell in cells if cell.needs)
+
+
+def test_the_path_of_a_record(grid):
+    path = one(grid, "watch", "late", "unimodal+gyro").path(Path("results/local"))
+    assert path == Path("results/local/grid/main/watch/late/unimodal+gyro.json")
+
+
+def test_chosen_hyperparameters_reach_their_cell_only(grid):
+    rows = [
+        {"dataset": "watch", "fusion": "late", "name": "msam", "lr": 0.2, "rho": 0.3},
+        {"dataset": "watch", "fusion": "late", "name": "unimodal+gyro", "lr": 0.4, "rho": None},
+        {"dataset": "watch", "fusion": "late", "name": "mixture", "lr": 9.0, "rho": 9.0},
+    ]
+    studies.chosen_path(grid).write_text(json.dumps(rows))
+    assert studies.chosen_path(grid).name == "grid.chosen.json"
+    found = {c.title: (c.config["optimizer"]["lr"], c.config["rho"]) for c in studies.cells(grid)}
+    assert found["watch/late/msam"] == (0.2, 0.3)
+    assert found["watch/late/mixture"] == (0.2, 0.3)  # its M-SAM run's, not its own
+    assert found["watch/late/unimodal+gyro"] == (0.4, None)
+    assert found["watch/late/msam+encoder"] == (0.1, 0.05)
+    assert found["watch/early/msam"] == (0.1, 0.05)
+    mixture = one(grid, "watch", "late", "mixture")
+    assert mixture.config["optimizer"] == {"lr": 0.2, "momentum": 0.9}
+    assert mixture.needs.config["optimizer"]["lr"] == 0.2
+
+
+def refused(function, *arguments):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
+        function(*arguments)
+    return str(error.value)
+
+
+def test_unknown_names_list_the_choices(grid, tmp_path):
+    assert refused(studies.load, "huge") == "unknown profile 'huge'; choose from embedded, smoke"
+    assert refused(studies.load, str(tmp_path / "no.yaml")).startswith("unknown profile ")
+    assert refused(studies.cells, grid, "x") == "unknown study 'x'; choose from main"
+    for where, message in (
+        (("x",), "unknown dataset 'x'; choose from watch, controlled"),
+        (("watch", "x"), "unknown fusion 'x'; choose from late, early"),
+        (
+            ("controlled", "late", "x"),
+            "unknown method 'x'; choose from unimodal+m1, msam, msam+encoder, mixture",
+        ),
+    ):
+        assert refused(studies.cells, grid, "main", *where) == message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: 2", "sedes: 2", "profile grid.yaml lacks the field 'seeds'"),
+        ("    fusions: [late, early]\n", "", "profile grid.yaml, study 'main' lacks the field 'fusions'"),
+        (
+            "share: msam",
+            "share: sam",
+            "unknown method 'sam'; choose from unimodal+accel, unimodal+gyro, msam",
+        ),
+        ("{modalities: [accel, gyro]}", "", "unimodal runs for each modality, but the data set lists no"),
+        (
+            "msam+encoder: {reading",
+            "other.msam: {reading",
+            "study 'main' has two methods 'msam', which would",
+        ),
+        ("seeds: 2", "seeds: [2", "profile grid.yaml is no YAML: "),
+        (GRID, "", "profile grid.yaml lacks the field 'seeds'"),
+        (GRID, "just words", "profile grid.yaml lacks the field 'seeds'"),
+    ],
+)
+def test_a_wrong_study_file_is_refused_in_one_line(tmp_path, old, new, message):
+    assert old in GRID
+    said = refused(lambda: studies.cells(write(tmp_path, GRID.replace(old, new))))
+    assert said.startswith(message)
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_the_profiles_of_the_package_expand_without_collisions(name):
+    profile = studies.load(name)
+    for study in profile["studies"]:
+        cells = studies.cells(profile, study)
+        titles = [cell.title for cell in cells]
+        assert len(set(titles)) == len(titles) > 0
+        assert len({cell.key for cell in cells}) == len(cells)
+
+
+def keys(profile):
+    return {cell.title.partition("/")[2]: cell.key for cell in studies.cells(profile, "main", "watch")}
+
+
+def changed(before, after):
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_key_changes_with_the_configuration(grid, tmp_path):
+    before = keys(grid)
+    assert keys(write(tmp_path, GRID)) == before
+    assert keys(write(tmp_path, "# a comment\n" + GRID)) == before
+    assert changed(before, keys(write(tmp_path, GRID.replace("epochs: 3", "epochs: 5")))) == set(before)
+    with_rho = changed(before, keys(write(tmp_path, GRID.replace("rho: 0.05", "rho: 0.06"))))
+    assert with_rho == {name for name in before if "unimodal" not in name}
+    assert not changed(before, keys(write(tmp_path, GRID.replace("seeds: 2", "seeds: 5"))))
+
+
+def test_a_key_changes_with_the_needed_cells_key(grid, tmp_path):
+    """Only M-SAM's learning rate and the readings' are chosen anew; the mixture's own configuration stays."""
+    before = one(grid, "watch", "late", "mixture")
+    text = GRID.replace("msam: {}", "msam: {value: loss}")
+    after = one(write(tmp_path, text), "watch", "late", "mixture")
+    assert after.config == before.config
+    assert after.key != before.key
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package's code that a test may edit."""
+    copy = tmp_path / "msam"
+    shutil.copytree(Path(fingerprint.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(fingerprint, "PACKAGE", copy)
+    forget()
+    yield copy
+    forget()
+
+
+def forget():
+    for cached in (fingerprint._tree, fingerprint._code, fingerprint._imports):
+        cached.cache_clear()
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("file", "affected"),
+    [
+        ("methods/unimodal.py", {"unimodal"}),
+        ("methods/joint.py", {"unimodal"}),
+        ("methods/mixture.py", {"mixture"}),
+        ("methods/msam.py", {"msam", "mixture"}),  # a mixture reads the record of its M-SAM run
+        ("methods/_dominance.py", {"msam", "mixture"}),
+        ("optim/_update.py", {"msam", "mixture"}),
+        ("training.py", {"unimodal", "msam", "mixture"}),
+        ("shapley.py", {"unimodal", "msam", "mixture"}),
+        ("models/encoders.py", {"unimodal", "msam", "mixture"}),
+        ("datasets/watch.py", {"unimodal", "msam", "mixture"}),
+        ("datasets/_cache.py", {"unimodal", "msam", "mixture"}),
+        ("datasets/controlled.py", set()),
+        ("methods/sam.py", set()),
+        ("records.py", set()),
+        ("cells.py", set()),
+        ("analysis/metrics.py", set()),
+    ],
+)
+def test_a_key_changes_with_the_code_behind_the_numbers(grid, package, file, affected):
+    before = keys(grid)
+    edit(
+        package / file, "from __future__ import annotations\n", "from __future__ import annotations\nx = 1\n"
+    )
+    assert {re.split("[/+]", name)[1] for name in changed(before, keys(grid))} == affected
+
+
+def test_a_key_does_not_change_with_words(grid, package):
+    before = keys(grid)
+    method = package / "methods" / "msam.py"
+    edit(method, '"""Modality-aware SAM.\n', '"""Another sentence.\n')
+    edit(method, "class MSAM(Method):", "class MSAM(Method):  # a comment\n")
+    edit(method, "M-SAM (Algorithm 1)", "Algorithm one")
+    assert keys(grid) == before
+
+
+def test_the_toy_method_and_its_helper_are_part_of_the_key(grid, tmp_path, monkeypatch):
+    home = tmp_path / "elsewhere"
+    (home / "mine").mkdir(parents=True)
+    (home / "mine" / "__init__.py").write_text("")
+    (home / "mine" / "method.py").write_text("from mine.helper import f\nimport numpy\n")
+    (home / "mine" / "helper.py").write_text("def f():\n    return 1\n")
+    (home / "mine" / "other.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(home))
+    profile = write(tmp_path, GRID.replace("msam+encoder: {reading: encoder}", "mine.method: {}"))
+    forget()
+    before = keys(profile)
+    edit(home / "mine" / "other.py", "1", "2")
+    edit(home / "mine" / "helper.py", "def f():", '# words\ndef f():\n    """Words."""')
+    assert keys(profile) == before
+    edit(home / "mine" / "helper.py", "return 1", "return 2")
+    assert changed(before, keys(profile)) == {"late/method", "early/method"}
+    forget()
+
+
+def test_a_module_that_is_not_there_is_named(tmp_path):
+    profile = write(tmp_path, GRID.replace("msam+encoder: {reading: encoder}", "nowhere.method: {}"))
+    cell = one(profile, "watch", "late", "method")
+    assert re.fullmatch(r"there is no module 'nowhere\.method'", refused(lambda: cell.key))

@@ -1,0 +1,144 @@
+"""The training loop: what it measures, what it selects, and that it repeats itself."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from msam.datasets import Dataset, Split
+from msam.models import build_classifier
+from msam.training import batches, evaluate, select, train_seed
+
+CONFIG = {
+    "method": "msam",
+    "options": {},
+    "fusion": "early",
+    "width": 8,
+    "epochs": 3,
+    "batch_size": 16,
+    "rho": 0.05,
+    "optimizer": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4, "milestones": [0.7], "gamma": 0.1},
+}
+
+
+def split(size, seed):
+    source = torch.Generator().manual_seed(seed)
+    labels = torch.arange(size) % 3
+    clear = 3 * F.one_hot(labels, 5).float()
+    return Split({"a": clear + torch.randn(size, 5, generator=source), "b": torch.randn(size, 5)}, labels)
+
+
+@pytest.fixture
+def dataset():
+    splits = {"train": split(70, 0), "validation": split(30, 1), "test": split(30, 2)}
+    return Dataset("toy", ("x", "y", "z"), {"a": "vector", "b": "vector"}, splits, "0")
+
+
+def without_timings(result):
+    return {k: v for k, v in result.items() if k not in ("seconds", "peak_memory_mb")}
+
+
+@pytest.mark.parametrize("method", ["joint", "sam", "msam"])
+def test_a_seed_repeats_itself_bit_for_bit_and_another_seed_does_not(dataset, method):
+    config = CONFIG | {"method": method}
+    first = without_timings(train_seed(config, dataset, 3))
+    torch.rand(7)
+    assert without_timings(train_seed(config, dataset, 3)) == first
+    assert without_timings(train_seed(config, dataset, 4))["epochs"] != first["epochs"]
+
+
+def test_methods_see_the_same_batches_and_the_same_start(dataset):
+    """At radius 0 SAM is joint training, so equal numbers show equal data, initialization and dropout."""
+    joint = train_seed(CONFIG | {"method": "joint"}, dataset, 0)
+    sam = train_seed(CONFIG | {"method": "sam", "rho": 0.0}, dataset, 0)
+    assert joint["epochs"] == sam["epochs"]
+    assert sam["gradient_evaluations"] == 2 * joint["gradient_evaluations"] == 2 * joint["steps"]
+
+
+def test_batches_cover_the_split_once_without_the_incomplete_last_one():
+    data = Split({"a": torch.arange(70.0)[:, None]}, torch.arange(70))
+    order = torch.Generator().manual_seed(0)
+    parts = list(batches(data, 16, order))
+    seen = torch.cat([p.labels for p in parts])
+    assert [len(p) for p in parts] == [16] * 4
+    assert len(seen.unique()) == 64
+    assert all(torch.equal(p.inputs["a"][:, 0], p.labels.float()) for p in parts)
+    assert [len(p) for p in batches(data, 100, order)] == [70]
+
+
+def test_evaluation_by_hand(dataset):
+    torch.manual_seed(0)
+    model = build_classifier(dict(dataset.kinds), {"a": (5,), "b": (5,)}, 3, "late", 8)
+    model(dataset.splits["train"].inputs)
+    twin, data = copy.deepcopy(model).eval(), dataset.splits["test"]
+    found = evaluate(model, data)
+    full = twin(data.inputs).detach()
+    alone = twin({"a": data.inputs["a"], "b": torch.zeros_like(data.inputs["b"])})
+    other = twin({"a": torch.zeros_like(data.inputs["a"]), "b": data.inputs["b"]})
+    response = 0.5 * (full - other + alone)
+    head = twin.fusion.heads["a"](twin.encoders["a"](data.inputs["a"]))
+
+    def right(logits):
+        return float((logits.argmax(1) == data.labels).double().mean())
+
+    assert found["loss"] == pytest.approx(float(F.cross_entropy(full, data.labels)), rel=1e-5)
+    assert found["accuracy"]["fused"] == pytest.approx(right(full))
+    assert found["accuracy"]["a"] == pytest.approx(right(response))
+    assert found["head_accuracy"]["a"] == pytest.approx(right(head))
+    value = 0.5 * (right(full) - right(other) + right(alone))
+    assert found["shares"]["a"] == pytest.approx(value / right(full), rel=1e-5)
+    assert model.training
+
+
+def test_schedule_shares_and_dominance_are_recorded(dataset):
+    result = train_seed(CONFIG, dataset, 0)
+    rates = [entry["lr"] for entry in result["epochs"]]
+    assert rates == pytest.approx([0.05, 0.05, 0.005])
+    last = result["epochs"][-1]
+    assert sum(last["dominance"].values()) == 4
+    assert 0 <= last["switches"] <= 3
+    assert sum(last["shares"].values()) == pytest.approx(1.0)
+    assert last["shares"]["a"] > last["shares"]["b"]
+    assert 0.5 <= last["dominant_share"] <= 1.0
+
+
+def test_a_diverging_seed_is_stopped_and_says_so(dataset):
+    config = CONFIG | {"optimizer": CONFIG["optimizer"] | {"lr": 1e30}, "method": "joint"}
+    result = train_seed(config, dataset, 0)
+    assert result["state"] == "diverged"
+    assert "not finite in epoch" in result["reason"]
+    assert result["final"] == {}
+
+
+def test_selection_rules():
+    def entry(epoch, validation, test):
+        values = {"train": 0.0, "validation": validation, "test": test}
+        return {"epoch": epoch, "lr": 0.1} | {s: {"accuracy": {"fused": a}} for s, a in values.items()}
+
+    chosen = select([entry(1, 0.6, 0.5), entry(2, 0.7, 0.6), entry(3, 0.7, 0.9), entry(4, 0.5, 0.4)])
+    assert {rule: e["epoch"] for rule, e in chosen.items()} == {
+        "last": 4,
+        "best_validation": 2,
+        "best_test": 3,
+    }
+
+
+def test_training_never_touches_the_test_split(dataset):
+    """Other test data must not change anything but the test numbers."""
+    other = Dataset("toy", dataset.classes, dataset.kinds, dataset.splits | {"test": split(30, 9)}, "0")
+    first, second = train_seed(CONFIG, dataset, 0), train_seed(CONFIG, other, 0)
+    for a, b in zip(first["epochs"], second["epochs"], strict=True):
+        assert a.pop("test") != b.pop("test")
+        assert a == b
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dominance", ["shapley", "fixed:a", "random", "epoch", "ema"])
+def test_training_on_a_gpu_comes_close_to_the_cpu(dataset, dominance):
+    config = CONFIG | {"options": {"dominance": dominance}}
+    gpu = train_seed(config, dataset.to(torch.device("cuda")), 0)
+    assert gpu["state"] == "done"
+    assert gpu["epochs"][0]["step_loss"] == pytest.approx(
+        train_seed(config, dataset, 0)["epochs"][0]["step_loss"], rel=0.3
+    )
