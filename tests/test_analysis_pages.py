@@ -12,7 +12,7 @@ from test_analysis_records import cell_record, fabricate, write
 
 from msam.analysis import compare, cost, dominance, figures, findings, provenance, setup, status, tables
 from msam.analysis.sources import read
-from msam.analysis.table import Block, Table
+from msam.analysis.table import Block, Table, number
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = ["overview", "setup", "results", "convergence", "dominance", "cost", "status", "comparison"]
@@ -373,3 +373,7 @@ def test_glued_names_are_used_and_used_names_glued():
         block = re.search(r"pages\.say\((.*?)\n?\)\n?$|pages\.say\((.*)\)", source, re.S)
         glued = set(re.findall(r"(\w+)=", "".join(block.groups("")))) if block else set()
         assert used <= glued, name
+
+
+def test_a_difference_of_nothing_has_no_sign_of_its_own():
+    assert number(findings.Interval(-0.001, -0.1, 0.1, 3), 2, signed=True).startswith("+0.00")

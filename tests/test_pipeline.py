@@ -17,13 +17,22 @@ from conftest import without_costs
 from msam import cells, cli, pipeline, records, studies
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=300):
     """Poll until the condition holds; fail when the process has ended or the time is over."""
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
+
+
+def wait_until_free(results, seconds=20):
+    """Until the killed processes, which hold the lock, are gone."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(pipeline.PipelineError), pipeline.exclusive(results):
+            return
+        time.sleep(0.05)
 
 
 def records_of(grid, results):
@@ -66,6 +75,7 @@ def story(toy, outside, tmp_path_factory):
         with contextlib.suppress(ProcessLookupError, ValueError):
             os.kill(int(pause.read_text()), signal.SIGKILL)  # the notebook's kernel has a session of its own
         told.printed, _ = process.communicate()
+    wait_until_free(results)
     pause.unlink()
     told.partial = json.loads(paths["pausing"].with_suffix(".partial.json").read_text())
     told.left = sorted(p.name for p in paths["signed"].parent.iterdir() if p.suffix == ".json")

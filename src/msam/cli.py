@@ -96,7 +96,7 @@ def _cell(options: argparse.Namespace) -> int:
         "fusion": cell.config["fusion"],
         "method": cell.name,
         "seeds": seeds,
-        "results": os.path.relpath(options.results, source.parent),
+        "results": os.path.relpath(options.results.resolve(), source.parent.resolve()),
     }
     try:
         notebooks.execute(source, cell.path(options.results).with_suffix(".ipynb"), parameters)
@@ -146,8 +146,13 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
+    from msam.analysis import figures, sources
+
     name = studies.load(options.profile)["profile"]
-    print(f"{pipeline.publish(options.results, PUBLISHED, name)} files are now the published run")
+    count = pipeline.publish(options.results, PUBLISHED, name)
+    picture = figures.accuracy_points(sources.read(PUBLISHED / name))
+    (PUBLISHED / name / "overview.svg").write_text(picture.svg)
+    print(f"{count} files are now the published run")
     return 0
 
 

@@ -208,13 +208,13 @@ def _report(job: Job, jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, 
 
 
 def publish(results: Path, published: Path, profile: str) -> int:
-    """Copy records and executed notebooks of a local run over the published ones; the number of files."""
+    """Copy records, notebooks and step costs of a local run over the published ones; the number of files."""
     source = results / profile
     if not source.is_dir():
         raise PipelineError(f"there is nothing to publish in {source}")
     files = [
         path
-        for path in sorted(source.rglob("[!.]*"))
+        for path in sorted([*source.rglob("[!.]*"), *(results / "benchmarks").glob("*.json")])
         if path.suffix in (".json", ".ipynb") and not {".partial", ".failed"} & set(path.suffixes)
     ]
     for path in files:

@@ -65,12 +65,10 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
             for count, future in enumerate(as_completed(futures), 1):
                 trial = future.result()
                 done[trial["key"]] = trial
-                print(
-                    f"[{count}/{len(missing)}] {trial['dataset']}/{trial['fusion']}/{trial['name']} ", end=""
-                )
-                print(f"lr {trial['lr']} rho {trial['rho']}: {trial['validation_accuracy']}", flush=True)
-                if count % 10 == 0 or count == len(missing):
-                    _write(space, [done[t["key"]] for t, _ in todo if t["key"] in done], output)
+                where = f"{trial['dataset']}/{trial['fusion']}/{trial['name']}"
+                values = f"lr {trial['lr']} rho {trial['rho']}: {trial['validation_accuracy']}"
+                print(f"[{count}/{len(missing)}] {where} {values}", flush=True)
+                _write(space, [done[t["key"]] for t, _ in todo if t["key"] in done], output)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -91,6 +91,39 @@ def gain_points(study: Study) -> Figure:
 
 
 @picture
+def search_points(study: Study) -> Figure:
+    """Validation accuracy of every trial of the search against its learning rate; rows are datasets."""
+    import seaborn as sns
+
+    trials = pd.DataFrame((study.search or {})["trials"])
+    trials = trials[~is_unimodal(trials["name"]) & (trials["state"] == "done")]
+    names = in_order(trials["name"].unique())
+    grid = sns.relplot(
+        trials.assign(accuracy=100 * trials["validation_accuracy"], method=trials["name"].map(label)),
+        x="lr",
+        y="accuracy",
+        row="dataset",
+        col="fusion",
+        hue="method",
+        style="method",
+        hue_order=[label(name) for name in names],
+        palette={label(name): color(name) for name in names},
+        markers={label(name): marker(name) for name in names},
+        height=2,
+        aspect=WIDTH / 4,
+        facet_kws={"sharey": "row"},
+    )
+    grid.set_titles("{row_name}, {col_name}").set_axis_labels("learning rate", "validation (%)")
+    for panel in grid.axes.flat:
+        panel.set_xscale("log")
+        panel.set_xticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"], minor=False)
+        panel.minorticks_off()
+    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.5, 0), ncol=3, title=None)
+    grid.figure.subplots_adjust(left=0.12, right=0.98, bottom=0.2)
+    return grid.figure
+
+
+@picture
 def accuracy_curves(study: Study, output: str = "fused", split: str = "validation") -> Figure:
     """Accuracy after each epoch with 95 % bands; `output` "fused" or "modalities" (one row each)."""
     epochs = study.frames.epochs
@@ -347,7 +380,7 @@ def _band(axes: Axes, summary: pd.DataFrame, shade: str, style: Any, text: str) 
         return
     summary = summary.sort_values("x")
     axes.plot(summary["x"], summary["mean"], color=shade, linestyle=style, label=text)
-    axes.fill_between(summary["x"], summary["low"], summary["high"], color=shade, alpha=0.2, linewidth=0)
+    axes.fill_between(summary["x"], summary["low"], summary["high"], color=shade, alpha=0.15, linewidth=0)
 
 
 def _finish(axes: Axes, title: str, text: str) -> None:

@@ -203,7 +203,7 @@ def claims_table(study: Study) -> Table:
     """`claims` as a table, with the evidence level on each row."""
     rows = claims(study)
     tested = ~rows[SAID].str.startswith((NOT_TESTED, NO_RECORDS))
-    rows.insert(2, "evidence", tested.map({True: study.profile, False: "none"}))
+    rows.insert(2, "evidence", tested.map({True: study.level, False: "none"}))
     rows.insert(2, SAID, rows.pop(SAID))
     note = (
         "Each count is over the cells of dataset and fusion in the records; a cell counts as higher or lower "

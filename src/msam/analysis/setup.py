@@ -114,7 +114,7 @@ def chosen_table(study: Study) -> Table:
         }
         for row in chosen
     ]
-    return _table("Chosen hyper-parameters", rows, search_sentence(study), _search_footer(study), "chosen")
+    return _table("Chosen hyper-parameters", rows, search_sentence(study), search_footer(study), "chosen")
 
 
 def search_table(study: Study) -> Table:
@@ -141,7 +141,7 @@ def search_table(study: Study) -> Table:
             for row in trials.itertuples()
         ]
     note = "The test split was not looked at."
-    return _table("Trials of the search", rows, note, _search_footer(study), "search")
+    return _table("Trials of the search", rows, note, search_footer(study), "search")
 
 
 def search_sentence(study: Study) -> str:
@@ -165,7 +165,7 @@ def setup_sentence(study: Study) -> str:
     seeds = sorted(set(trained["n_seeds"].astype(int)))
     return (
         f"{len(trained)} cells were trained on {trained['dataset'].nunique()} datasets at the evidence level "
-        f"{study.profile}, with {_range(seeds)} seeds each and the same splits for every method."
+        f"{study.level}, with {_range(seeds)} seeds each and the same splits for every method."
     )
 
 
@@ -188,7 +188,8 @@ def data_footer(study: Study) -> str:
     return f"Made from {n} data descriptions under {label}/data; remake: `make reproduce`."
 
 
-def _search_footer(study: Study) -> str:
+def search_footer(study: Study) -> str:
+    """Where the trials are and how to remake them, "" where there is no search."""
     if not study.search:
         return ""
     label = study.label.rsplit("/", 1)[0]

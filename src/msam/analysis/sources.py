@@ -43,6 +43,12 @@ class Study:
         return self.folder.parent.name
 
     @property
+    def level(self) -> str:
+        """Evidence level of the data: embedded, compact or paper; several are joined."""
+        levels = dict.fromkeys(data["level"] for data in self.descriptions.values())
+        return ", ".join(levels) or self.profile
+
+    @property
     def label(self) -> str:
         """The study's folder from results/ on, as people write it; never a path of one machine."""
         parts = self.folder.parts

@@ -100,7 +100,8 @@ def number(interval: Interval, digits: int, signed: bool = False) -> str:
     """A mean and half its interval as text."""
     if np.isnan(interval.mean):
         return DASH
-    mean = f"{interval.mean:+.{digits}f}" if signed else f"{interval.mean:.{digits}f}"
+    value = round(interval.mean, digits) + 0.0  # no "-0.00"
+    mean = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
     return f"{mean} ± {interval.half_width:.{digits}f}" if interval.exists else mean
 
 
@@ -120,7 +121,8 @@ def _html(block: Block) -> str:
         for column, value in zip(block.rows.columns, row, strict=True):
             text = value.text if isinstance(value, Html) else escape(str(value))
             text = f"<strong>{text}</strong>" if (i, column) in block.strong else text
-            cells.append(f"<td{_wrap(str(value))}>{text}</td>")
+            style = "" if isinstance(value, Html) else _wrap(str(value))
+            cells.append(f"<td{style}>{text}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     return f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 

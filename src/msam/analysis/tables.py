@@ -74,7 +74,6 @@ def accuracy_data(study: Study, fusion: str, rule: str = "last") -> pd.DataFrame
 def paper_table(study: Study, fusion: str) -> Table:
     """The paper's table in the paper's layout, with a column for us beside each of its datasets."""
     reported = paper.reported().query("fusion == @fusion")
-    level = study.profile if study.profile in ("embedded", "compact", "paper") else "embedded"
     rows = []
     for method in reported["method"].unique():
         mine = reported[reported["method"] == method].set_index(["dataset", "output"])["accuracy"]
@@ -83,7 +82,7 @@ def paper_table(study: Study, fusion: str) -> Table:
             for output in outputs:
                 value = mine.get((dataset, output))
                 row[f"{dataset} {output}"] = DASH if value is None else f"{value:.2f}"
-            row[f"{dataset} ours"] = NOT_RUN.format(level=level)
+            row[f"{dataset} ours"] = NOT_RUN.format(level=study.level)
         rows.append(row)
     heading = "Accuracy in percent as the paper prints it: one number each, no interval."
     title = f"Table {NUMBERS[fusion]}, the paper's data: {fusion} fusion"
