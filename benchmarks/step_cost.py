@@ -134,8 +134,8 @@ def count_passes(method: Method, batch: Split) -> dict[str, float]:
     method.step(batch)
     for hook in hooks:
         hook.remove()
-    whole = {"forward": len(batch) * len(encoders), "fuse": len(batch), "backward": len(batch) * len(encoders)}
-    return {name: round(seen[name] / size, 3) for name, size in whole.items()}
+    parts = {"forward": len(encoders), "fuse": 1, "backward": len(encoders)}
+    return {name: round(seen[name] / len(batch) / n, 3) for name, n in parts.items()}
 
 
 def timed(method: Method, batch: Split) -> tuple[float, float]:
@@ -190,8 +190,10 @@ def summary(seconds: Mapping[str, list[tuple[float, float]]], name: str) -> dict
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
-    heads = f"{'fusion':7}{'M':>2}  {'method':14}{'/ SAM':>7}{'quartiles':>15}{'/ joint':>9}{'ms':>8}{'wall ms':>9}"
-    lines = [f"{heads}{'forward':>9}{'fuse':>8}{'backward':>10}"]
+    lines = [
+        f"{'fusion':7}{'M':>2}  {'method':14}{'/ SAM':>7}{'quartiles':>15}{'/ joint':>9}"
+        f"{'ms':>8}{'wall ms':>9}{'forward':>9}{'fuse':>8}{'backward':>10}"
+    ]
     for r in rows:
         low, high = r["ratio_to_sam_iqr"]
         lines.append(

@@ -93,6 +93,7 @@ def gain_points(study: Study) -> Figure:
 @picture
 def search_points(study: Study) -> Figure:
     """Validation accuracy of every trial of the search against its learning rate; rows are datasets."""
+    import matplotlib.pyplot as plt
     import seaborn as sns
 
     trials = pd.DataFrame((study.search or {})["trials"])
@@ -120,6 +121,7 @@ def search_points(study: Study) -> Figure:
         panel.minorticks_off()
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.5, 0), ncol=3, title=None)
     grid.figure.subplots_adjust(left=0.12, right=0.98, bottom=0.2)
+    plt.close(grid.figure)
     return grid.figure
 
 
