@@ -65,21 +65,21 @@ class NaiveMSAM(Method):
         super().setup(model, self.sam, config)
 
     @torch.no_grad()
-    def shares(self, batch: Split) -> dict[str, Tensor]:
-        """Share of every modality in the batch."""
+    def shares(self, batch: Split) -> Tensor:
+        """Share of every modality in the batch, shape (M,)."""
         self.model.eval()
         logits = {
             present: self.model(
                 {m: x if m in present else torch.zeros_like(x) for m, x in batch.inputs.items()}
             )
-            for present in coalitions(batch.inputs)
+            for present in coalitions(tuple(batch.inputs))
         }
         self.model.train()
-        return batch_shares(logits, batch.labels)
+        return batch_shares(logits, batch.labels, self.model.modalities)
 
     def step(self, batch: Split) -> StepReport:
         """One step, two gradients."""
-        loss = self.sam.step(self.closure(batch), lambda: max(self.shares(batch).values()))
+        loss = self.sam.step(self.closure(batch), lambda: self.shares(batch).max())
         return StepReport(loss, 2)
 
 

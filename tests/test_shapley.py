@@ -12,7 +12,7 @@ from msam.shapley import coalitions
 def random_values(count, seed=0, shape=()):
     source = torch.Generator().manual_seed(seed)
     names = [f"m{i}" for i in range(count)]
-    return {s: torch.randn(shape, generator=source, dtype=torch.float64) for s in coalitions(names)}
+    return {s: torch.randn(shape, generator=source, dtype=torch.float64) for s in coalitions(tuple(names))}
 
 
 def brute_force(values):
@@ -53,7 +53,7 @@ def test_efficiency_with_a_value_for_the_empty_coalition():
 
 def test_symmetric_modalities_get_equal_values_and_a_null_player_nothing():
     worth = {0: 0.0, 1: 2.0, 2: 5.0}  # of a coalition by how many of a and b it has; c adds nothing
-    values = {s: worth[len(s & {"a", "b"})] for s in coalitions(["a", "b", "c"])}
+    values = {s: worth[len(s & {"a", "b"})] for s in coalitions(("a", "b", "c"))}
     result = shapley_values(values)
     assert result["a"] == pytest.approx(result["b"]) == pytest.approx(2.5)
     assert result["c"] == pytest.approx(0.0)
@@ -73,7 +73,7 @@ def test_the_printed_equation_19_breaks_equation_18_and_ours_does_not():
 
 
 def test_three_modalities_as_in_agm():
-    v = {"".join(sorted(s)): x for s, x in zip(coalitions("avt"), torch.randn(7), strict=True)}
+    v = {"".join(sorted(s)): x for s, x in zip(coalitions(tuple("avt")), torch.randn(7), strict=True)}
     result = shapley_values({frozenset(k): x for k, x in v.items()})
     expected = (v["atv"] - v["tv"] + v["a"]) / 3 + (v["at"] - v["t"] + v["av"] - v["v"]) / 6
     torch.testing.assert_close(result["a"], expected)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache, reduce
 from itertools import combinations
 from math import factorial
+from operator import add
 from typing import Any, TypeVar
 
 import torch
@@ -14,10 +16,24 @@ Value = TypeVar("Value", bound=Tensor | float)
 Coalition = frozenset[str]
 
 
-def coalitions(modalities: Mapping[str, object] | tuple[str, ...] | list[str]) -> list[Coalition]:
+@cache
+def coalitions(modalities: tuple[str, ...]) -> tuple[Coalition, ...]:
     """All 2^M - 1 non-empty sets of modalities, smallest first, the full set last."""
-    names = list(modalities)
-    return [frozenset(c) for size in range(1, len(names) + 1) for c in combinations(names, size)]
+    sizes = range(1, len(modalities) + 1)
+    return tuple(frozenset(c) for size in sizes for c in combinations(modalities, size))
+
+
+@cache
+def shapley_weights(modalities: tuple[str, ...]) -> dict[str, dict[Coalition, float]]:
+    """Weight c_m(S) of every coalition, the empty one included, in Phi_m = sum_S c_m(S) v(S)."""
+    k = len(modalities)
+
+    def chance(size: int) -> float:
+        """Chance that m finds this set of others when the modalities arrive in random order."""
+        return factorial(size) * factorial(k - size - 1) / factorial(k)
+
+    sets = (frozenset(), *coalitions(modalities))
+    return {m: {s: chance(len(s) - 1) if m in s else -chance(len(s)) for s in sets} for m in modalities}
 
 
 def shapley_values(values: Mapping[Coalition, Value]) -> dict[str, Value]:
@@ -43,18 +59,16 @@ def shapley_values(values: Mapping[Coalition, Value]) -> dict[str, Value]:
         >>> shapley_values({frozenset("a"): 1.0, frozenset("v"): 3.0, frozenset("av"): 6.0})
         {'a': 2.0, 'v': 4.0}
     """
-    names = sorted({m for s in values for m in s})
+    names = tuple(sorted({m for s in values for m in s}))
     missing = [set(s) for s in coalitions(names) if s not in values]
     if not names or missing:
         raise ValueError(f"coalition values are missing: {missing or 'there is no modality'}")
-    k = len(names)
-    worth: dict[Coalition, Any] = {frozenset(): 0.0, **values}
-    result = {}
-    for m in names:
-        others = [frozenset(), *coalitions([n for n in names if n != m])]
-        weights = [factorial(len(s)) * factorial(k - len(s) - 1) / factorial(k) for s in others]
-        result[m] = sum(w * (worth[s | {m}] - worth[s]) for w, s in zip(weights, others, strict=True))
-    return result
+    weights = shapley_weights(names)
+    return {m: _total(c * values[s] for s, c in weights[m].items() if s in values) for m in names}
+
+
+def _total(terms: Iterable[Any]) -> Any:
+    return reduce(add, terms)
 
 
 def modality_shares(contributions: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
@@ -78,7 +92,12 @@ def modality_shares(contributions: Mapping[str, Tensor | float]) -> dict[str, Te
     """
     if not contributions:
         raise ValueError("shares need at least one modality")
-    positive = torch.stack([torch.as_tensor(c).clamp(min=0) for c in contributions.values()])
+    vector = torch.stack([torch.as_tensor(c) for c in contributions.values()])
+    return dict(zip(contributions, normalized(vector).unbind(), strict=True))
+
+
+def normalized(contributions: Tensor) -> Tensor:
+    """`modality_shares` of a vector of contributions, shape (M,)."""
+    positive = contributions.clamp(min=0)
     total = positive.sum()
-    shares = torch.where(total > 0, positive / total, torch.full_like(positive, 1 / len(positive)))
-    return dict(zip(contributions, shares.unbind(), strict=True))
+    return torch.where(total > 0, positive / total, 1 / len(positive))

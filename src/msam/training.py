@@ -56,7 +56,9 @@ def evaluate(model: MultimodalClassifier, split: Split) -> dict[str, Any]:
         "loss": float(F.cross_entropy(fused, split.labels)),
         "accuracy": {name: float(accuracy(z, split.labels)) for name, z in responses.items()},
         "head_accuracy": {m: float(accuracy(z, split.labels)) for m, z in heads.items()},
-        "shares": {m: float(v) for m, v in batch_shares(logits, split.labels).items()},
+        "shares": dict(
+            zip(model.modalities, batch_shares(logits, split.labels, model.modalities).tolist(), strict=True)
+        ),
     }
 
 

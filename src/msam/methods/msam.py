@@ -23,7 +23,7 @@ from msam.methods._base import Method, StepReport, UnsupportedCell
 from msam.methods._dominance import Dominance
 from msam.models import MultimodalClassifier
 from msam.optim import ModalityAwareSAM
-from msam.shapley import Coalition, shapley_values
+from msam.shapley import shapley_values
 
 READINGS = ("loss", "response", "encoder")
 
@@ -64,35 +64,32 @@ class MSAM(Method):
         return self._response_step(batch) if self.reading == "response" else self._loss_step(batch)
 
     def _loss_step(self, batch: Split) -> StepReport:
-        passes: list[tuple[dict[str, Tensor], Tensor]] = []  # features and logits
         steer: list[Tensor] = []  # shares and the index of the dominant modality
 
         def closure() -> Tensor:
             self.sam.zero_grad()
             features = self.model.encode(batch.inputs)
             logits = self.model.fuse(features)
-            passes.append((features, logits))
+            if not steer:  # in the first pass
+                steer.extend(self.dominance.choose(lambda: self._shares(batch, features, logits)))
             loss = F.cross_entropy(logits, batch.labels)
             loss.backward()
             return loss
 
-        def share() -> Tensor:
-            steer.extend(self.dominance.choose(lambda: self._shares(batch, *passes[0])))
-            return steer[0][steer[1]]
-
         def dominant() -> str:
             return self.model.modalities[int(steer[1])]
 
-        loss = self.sam.step(closure, share, dominant=dominant if self.reading == "encoder" else None)
+        loss = self.sam.step(
+            closure,
+            share=lambda: steer[0][steer[1]],
+            dominant=dominant if self.reading == "encoder" else None,
+        )
         return StepReport(loss, 2, *steer)
 
     @torch.no_grad()
-    def _shares(self, batch: Split, features: Mapping[str, Tensor], logits: Tensor) -> Tensor:
-        return self._vector(coalition_logits(self.model, batch.inputs, features, logits), batch)
-
-    def _vector(self, logits: Mapping[Coalition, Tensor], batch: Split) -> Tensor:
-        shares = batch_shares(logits, batch.labels, self.value)
-        return torch.stack([shares[m] for m in self.model.modalities])
+    def _shares(self, batch: Split, features: Mapping[str, Tensor], fused: Tensor) -> Tensor:
+        logits = coalition_logits(self.model, batch.inputs, features, fused)
+        return batch_shares(logits, batch.labels, self.model.modalities, self.value)
 
     def _response_step(self, batch: Split) -> StepReport:
         passes: list[Tensor] = []  # loss of every modality's response, shape (M,)
@@ -108,7 +105,10 @@ class MSAM(Method):
             losses = torch.stack([F.cross_entropy(responses[m], batch.labels) for m in self.model.modalities])
             if not passes:
                 detached = {s: z.detach() for s, z in logits.items()}
-                steer.extend(self.dominance.choose(lambda: self._vector(detached, batch)))
+                names = self.model.modalities
+                steer.extend(
+                    self.dominance.choose(lambda: batch_shares(detached, batch.labels, names, self.value))
+                )
                 joint.append(F.cross_entropy(fused.detach(), batch.labels))
             passes.append(losses)
             loss = (steer[0] * losses)[steer[1]]

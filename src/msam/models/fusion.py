@@ -38,7 +38,8 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x width -> B x units."""
-        return self.linear(x).unflatten(1, (-1, 2)).amax(2)
+        pairs = self.linear(x)
+        return torch.maximum(pairs[:, 0::2], pairs[:, 1::2])
 
 
 class EarlyFusion(nn.Module):

@@ -36,6 +36,9 @@ def interpolate(
 
     A missing gradient (None) counts as zero; None where both are missing. Exact at share 0 and 1.
     """
+    whole = [(g, h) for g, h in zip(clean, perturbed, strict=True) if g is not None and h is not None]
+    if isinstance(share, float) and len(whole) == len(clean):
+        return list(torch._foreach_lerp([g for g, _ in whole], [h for _, h in whole], share))
     mixed: list[Tensor | None] = []
     for g, h in zip(clean, perturbed, strict=True):
         if g is None or h is None:

@@ -100,4 +100,6 @@ def _checked_share(share: float | Tensor) -> float | Tensor:
         torch._assert_async((share >= 0) & (share <= 1))
     elif not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], not {float(share)}")
+    else:
+        share = float(share)  # a number is the faster weight, and on the CPU reading it is free
     return share
