@@ -28,7 +28,7 @@ $(READY): requirements.txt pyproject.toml
 	@echo "setting up the environment in $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet uv
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -r requirements.txt
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps -e .
 	@touch $@

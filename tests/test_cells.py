@@ -124,6 +124,16 @@ def test_seeds_of_another_key_are_not_taken_over(tiny, trained, tmp_path, traine
     assert cells.stale(cell, 2, tmp_path) == ""
 
 
+def test_seeds_of_other_data_are_not_taken_over(tiny, trained, tmp_path, trained_seeds):
+    cell = tiny("joint")
+    old = records.read(cell.path(trained))["provenance"]
+    copy_record(cell, trained, tmp_path, provenance=old | {"data_checksum": "another"})
+    assert cells.stale(cell, 2, tmp_path) == "its data have changed"
+    run(cell, range(2), results=tmp_path)
+    assert trained_seeds == [0, 1]
+    assert cells.stale(cell, 2, tmp_path) == ""
+
+
 def test_a_corrupt_record_is_trained_again(tiny, trained, tmp_path, trained_seeds):
     cell = tiny("joint")
     copy_record(cell, trained, tmp_path)

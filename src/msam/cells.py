@@ -64,7 +64,7 @@ def run(
     path = cell.path(results) if results else None
     if path:
         records.make_folder(path.parent)
-    done = _finished(path, cell.key)
+    done = _finished(path, cell.key, data.checksum)
     try:
         for seed in seeds:
             if seed not in done:
@@ -164,22 +164,30 @@ def stale(cell: Cell, seeds: int, results: Path) -> str:
     have = {seed["seed"] for seed in record["seeds"]}
     if record["state"] == "done" and not have >= set(range(seeds)):
         return f"it has {len(have)} of {seeds} seeds"
+    if record["provenance"]["data_checksum"] != _data_checksum(cell):
+        return "its data have changed"
     return ""
+
+
+def _data_checksum(cell: Cell) -> str:
+    from msam import datasets
+
+    return datasets.describe(cell.config["dataset"], cell.config["dataset_options"])["checksum"]
 
 
 def _partial(path: Path) -> Path:
     return path.with_suffix(".partial.json")
 
 
-def _finished(path: Path | None, key: str) -> dict[int, dict[str, Any]]:
-    """Seed -> its entry, from an older or a partial record with the same key."""
+def _finished(path: Path | None, key: str, data_checksum: str) -> dict[int, dict[str, Any]]:
+    """Seed -> its entry, from an older or a partial record with the same key and data."""
     found: dict[int, dict[str, Any]] = {}
     for candidate in (path, _partial(path)) if path else ():
         try:
             record = records.read(candidate)
         except records.RecordError:
             continue
-        if record["key"] == key:
+        if (record["key"], record["provenance"]["data_checksum"]) == (key, data_checksum):
             found |= {seed["seed"]: seed for seed in record["seeds"]}
     return found
 

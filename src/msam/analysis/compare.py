@@ -10,7 +10,7 @@ from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, sorted_cells
 from msam.analysis.statistics import mean_interval, paired_difference
-from msam.analysis.table import Block, Table, ends, number, percent
+from msam.analysis.table import Block, Table, number, percent
 
 EPOCH_KEYS = [*CELL, "seed", "epoch", "split", "output"]
 EPOCH_NUMBERS = ["accuracy", "loss", "share"]
@@ -62,12 +62,11 @@ def comparison_table(published: Study, local: Study) -> Table:
             "fusion": row.fusion,
             "method": label(row.name),
             "published": percent(row.published),
-            "published interval": ends(row.published.scaled(100)),
             "yours": percent(row.local),
-            "difference (points)": number(row.difference.scaled(100), 2, signed=True),
-            "common seeds": row.difference.n,
             "inside": row.inside,
             "bit-identical": row.identical,
+            "difference (points)": number(row.difference.scaled(100), 2, signed=True),
+            "common seeds": row.difference.n,
             "state": row.state,
         }
         for row in compared.itertuples()
@@ -80,9 +79,9 @@ def comparison_table(published: Study, local: Study) -> Table:
         }
     )
     note = (
-        "Fused test accuracy in percent after the last epoch. Inside: your mean lies in the published 95 % "
-        "interval. Bit-identical: all numbers of all epochs of the common seeds are equal, asked only where "
-        "device and settings are the same."
+        "Fused test accuracy in percent after the last epoch, ± half of the 95 % interval. Inside: your mean "
+        "lies in the published interval. Bit-identical: all numbers of all epochs of the common seeds are "
+        "equal, asked only where device and settings are the same."
     )
     source = f"Published: {footer(published)} Yours: {footer(local)}"
     title = "Cell by cell"

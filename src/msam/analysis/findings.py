@@ -13,7 +13,7 @@ from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import Interval, paired_difference, supported_best
-from msam.analysis.table import Block, Table, ends, number
+from msam.analysis.table import Block, Table, number
 
 VERDICTS = {
     "higher": "is higher",
@@ -67,7 +67,6 @@ def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CO
                     "fusion": row.fusion,
                     "comparison": f"{label(first)} minus {label(other)}",
                     "difference (points)": number(points, 2, signed=True),
-                    "95 % interval": ends(points, 2, signed=True),
                     "n": points.n,
                     "reading": VERDICTS[row.verdict],
                 }
@@ -86,7 +85,7 @@ def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CO
                     "reading": VERDICTS[row.verdict],
                 }
             )
-    note = "Fused test accuracy after the last epoch, in points, paired by seed."
+    note = "Fused test accuracy after the last epoch, in points, paired by seed, ± half of the 95 % interval."
     title = "Differences, paired by seed"
     return Table(
         title, (Block(pd.DataFrame(rows)),), pd.DataFrame(data), note, footer(study), file="comparisons"
