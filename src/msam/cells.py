@@ -203,9 +203,9 @@ def _config_of_seed(cell: Cell, seed: int, results: Path | None) -> dict[str, An
             " train that first in the same results folder, or give a number as share"
         )
     entry = next((s for s in records.read(path)["seeds"] if s["seed"] == seed), None)
-    if entry is None or not entry["epochs"]:
+    shares = [epoch["dominant_share"] for epoch in entry["epochs"]] if entry else []
+    if not shares or None in shares:
         raise ValueError(f"{cell.title}: the record of {cell.needs.title} has no usable seed {seed}")
-    shares = [epoch["dominant_share"] for epoch in entry["epochs"]]
     return cell.config | {"options": cell.config["options"] | {"share": sum(shares) / len(shares)}}
 
 
