@@ -67,6 +67,15 @@ def test_batches_cover_the_split_once_without_the_incomplete_last_one():
     assert [len(p) for p in batches(data, 100, order)] == [70]
 
 
+def test_the_order_of_batches_depends_on_its_own_generator_only():
+    data = Split({"a": torch.arange(70.0)[:, None]}, torch.arange(70))
+    orders = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        orders.append(torch.cat([p.labels for p in batches(data, 16, torch.Generator().manual_seed(0))]))
+    assert torch.equal(*orders)
+
+
 def test_evaluation_by_hand(dataset):
     torch.manual_seed(0)
     model = build_classifier(dict(dataset.kinds), {"a": (5,), "b": (5,)}, 3, "late", 8)

@@ -64,7 +64,7 @@ class Table:
             if block.heading:
                 parts.append(f"<p>{escape(block.heading)}</p>")
             parts.append(f'<div class="table-scroll">{_html(block)}</div>')
-        if not any(len(block.rows) for block in self.blocks):
+        if not any(len(block.rows) or block.heading for block in self.blocks):
             parts.append("<p>No records yet.</p>")
         parts.append(f'<p class="table-footer"><small>{" ".join(self._footnotes())}</small></p>')
         return f'<div class="msam-table">{"".join(parts)}</div>'
