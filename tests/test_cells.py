@@ -288,6 +288,20 @@ def test_a_gpu_that_is_not_there_is_refused(tiny):
         run(tiny("joint"), [0], device="cuda")
 
 
+def test_a_seed_whose_needed_run_diverged_at_once_is_recorded_as_diverged(
+    tiny, trained, tmp_path, trained_seeds
+):
+    cell = tiny("mixture")
+    seeds = records.read(cell.needs.path(trained))["seeds"]
+    gone = {"state": "diverged", "reason": "not finite", "epochs": [], "final": {}}
+    copy_record(cell.needs, trained, tmp_path, seeds=[seeds[0] | gone, seeds[1]])
+    record = run(cell, range(2), results=tmp_path)
+    assert [seed["state"] for seed in record["seeds"]] == ["diverged", "done"]
+    assert "msam diverged in its first epoch" in record["seeds"][0]["reason"]
+    assert trained_seeds == [1]
+    assert records.read(cell.path(tmp_path)) == record
+
+
 def test_a_needed_record_without_the_seed_is_refused(tiny, trained):
     with pytest.raises(
         ValueError, match=r"controlled/late/mixture: the record of .*/msam has no usable seed 7"

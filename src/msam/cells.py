@@ -68,8 +68,14 @@ def run(
     try:
         for seed in seeds:
             if seed not in done:
-                config = _config_of_seed(cell, seed, results)
-                done[seed] = train_seed(config, data, seed, partial(progress, seed))
+                needed = _needed_seed(cell, seed, results)
+                if cell.needs and needed and not needed["epochs"]:
+                    reason = f"{cell.needs.name} diverged in its first epoch, so there is no share to take"
+                    free = {"seconds": 0.0, "steps": 0, "gradient_evaluations": 0}
+                    done[seed] = needed | free | {"reason": reason}
+                else:
+                    config = _with_share(cell, needed)
+                    done[seed] = train_seed(config, data, seed, partial(progress, seed))
             trained = [done[s] for s in sorted(done)]
             record["seeds"] = trained
             record["provenance"] |= {
@@ -192,10 +198,10 @@ def _finished(path: Path | None, key: str, data_checksum: str) -> dict[int, dict
     return found
 
 
-def _config_of_seed(cell: Cell, seed: int, results: Path | None) -> dict[str, Any]:
-    """The configuration, with the mean dominant share of the needed cell's run of the seed put in."""
+def _needed_seed(cell: Cell, seed: int, results: Path | None) -> dict[str, Any] | None:
+    """The needed cell's run of the seed, None where the cell needs no other."""
     if cell.needs is None:
-        return cell.config
+        return None
     path = cell.needs.path(results) if results else None
     if path is None or not path.is_file():
         raise ValueError(
@@ -203,9 +209,16 @@ def _config_of_seed(cell: Cell, seed: int, results: Path | None) -> dict[str, An
             " train that first in the same results folder, or give a number as share"
         )
     entry = next((s for s in records.read(path)["seeds"] if s["seed"] == seed), None)
-    shares = [epoch["dominant_share"] for epoch in entry["epochs"]] if entry else []
-    if not shares or None in shares:
+    if entry is None or any(epoch["dominant_share"] is None for epoch in entry["epochs"]):
         raise ValueError(f"{cell.title}: the record of {cell.needs.title} has no usable seed {seed}")
+    return entry
+
+
+def _with_share(cell: Cell, needed: dict[str, Any] | None) -> dict[str, Any]:
+    """The configuration, with the mean dominant share of the needed run put in."""
+    if needed is None:
+        return cell.config
+    shares = [epoch["dominant_share"] for epoch in needed["epochs"]]
     return cell.config | {"options": cell.config["options"] | {"share": sum(shares) / len(shares)}}
 
 
