@@ -7,10 +7,13 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msam import records
 from msam.studies import Cell, cells, load
+
+if TYPE_CHECKING:
+    from msam.datasets import Dataset
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 """Called after every epoch with the seed, the epoch's number and its entry of the record."""
@@ -47,7 +50,6 @@ def run(
 
     from msam import datasets
     from msam.methods import UnsupportedCell
-    from msam.training import train_seed
 
     seeds = list(seeds)
     _check(cell.config, seeds)
@@ -68,14 +70,7 @@ def run(
     try:
         for seed in seeds:
             if seed not in done:
-                needed = _needed_seed(cell, seed, results)
-                if cell.needs and needed and not needed["epochs"]:
-                    reason = f"{cell.needs.name} diverged in its first epoch, so there is no share to take"
-                    free = {"seconds": 0.0, "steps": 0, "gradient_evaluations": 0}
-                    done[seed] = needed | free | {"reason": reason}
-                else:
-                    config = _with_share(cell, needed)
-                    done[seed] = train_seed(config, data, seed, partial(progress, seed))
+                done[seed] = _train_seed(cell, data, seed, results, partial(progress, seed))
             trained = [done[s] for s in sorted(done)]
             record["seeds"] = trained
             record["provenance"] |= {
@@ -196,6 +191,23 @@ def _finished(path: Path | None, key: str, data_checksum: str) -> dict[int, dict
         if (record["key"], record["provenance"]["data_checksum"]) == (key, data_checksum):
             found |= {seed["seed"]: seed for seed in record["seeds"]}
     return found
+
+
+def _train_seed(
+    cell: Cell,
+    data: Dataset,
+    seed: int,
+    results: Path | None,
+    progress: Callable[[int, dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Train one seed; without training it is diverged where the needed run left no share to take."""
+    from msam.training import train_seed
+
+    needed = _needed_seed(cell, seed, results)
+    if cell.needs and needed and not needed["epochs"]:
+        reason = f"{cell.needs.name} diverged in its first epoch, so there is no share to take"
+        return needed | {"seconds": 0.0, "steps": 0, "gradient_evaluations": 0, "reason": reason}
+    return train_seed(_with_share(cell, needed), data, seed, progress)
 
 
 def _needed_seed(cell: Cell, seed: int, results: Path | None) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
     space = profile["search"]
     todo = [
         (trial, cell)
-        for base in studies.cells({**profile, "path": "-"}, study)
+        for base in studies.cells(profile, study)
         if base.needs is None
         for trial, cell in _trials(base, space)
     ]
