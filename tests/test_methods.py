@@ -12,7 +12,7 @@ from msam.datasets import Split
 from msam.methods._dominance import Dominance
 from msam.models import build_classifier
 from msam.optim import reference
-from msam.shapley import shapley_values
+from msam.shapley import coalitions, shapley_values
 from msam.training import evaluate
 
 CASES = {
@@ -27,6 +27,18 @@ CASES = {
     "msam+random": ("msam", {"dominance": "random"}),
     "msam+epoch": ("msam", {"dominance": "epoch"}),
     "msam+ema": ("msam", {"dominance": "ema", "value": "probability"}),
+    "uniform": ("uniform", {}),
+    "mses": ("mses", {"patience": 0.5}),
+    "mslr": ("mslr", {"initial": {"m1": 1.3}}),
+    "ogm": ("ogm", {}),
+    "ogm_ge": ("ogm_ge", {}),
+    "agm": ("agm", {}),
+    "mmpareto": ("mmpareto", {}),
+    "cggm": ("cggm", {}),
+    "reconboost": ("reconboost", {}),
+    "pmr": ("pmr", {}),
+    "asam": ("asam", {}),
+    "masam": ("masam", {}),
 }
 RHO = 0.1
 
@@ -47,12 +59,12 @@ def make(count, fusion="late", seed=0):
 def set_up(case, model, lr=0.1):
     name, options = CASES[case]
     method = methods.build(name, options)
-    method.setup(model, torch.optim.SGD(model.param_groups(), lr=lr), {"rho": RHO})
+    method.setup(model, torch.optim.SGD(model.param_groups(), lr=lr), {"rho": RHO, "epochs": 8})
     return method
 
 
 @pytest.mark.parametrize("fusion", ["late", "early"])
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_every_method_learns_on_every_fusion(case, count, fusion):
     model, batch = make(count, fusion)
@@ -69,7 +81,9 @@ def test_every_method_learns_on_every_fusion(case, count, fusion):
             assert report.shares.shape == (count,)
             assert float(report.shares.sum()) == pytest.approx(1.0)
         if step % 10 == 9:
-            reached.append(max(evaluate(model, batch)["accuracy"].values()))
+            evaluation = evaluate(model, batch)
+            method.end_epoch(evaluation)
+            reached.append(max(evaluation["accuracy"].values()))
     assert max(reached) > 0.6  # the best, as `response` swings with early fusion
 
 
@@ -116,8 +130,9 @@ def test_the_response_reading_uses_a_loss_of_each_shapley_response():
     set_up("msam+response", model).step(batch)
 
     def weighted(m, index):
-        responses = shapley_values(coalition_logits(m, batch.inputs, m.encode(batch.inputs)))
-        return shares[index] * F.cross_entropy(responses[m.modalities[index]], batch.labels)
+        logits = coalition_logits(m, batch.inputs, m.encode(batch.inputs))
+        answers = shapley_values(dict(zip(coalitions(tuple(m.modalities)), logits, strict=True)))
+        return shares[index] * F.cross_entropy(answers[m.modalities[index]], batch.labels)
 
     reference.modality_aware_step(
         twin,
@@ -185,7 +200,11 @@ def test_dominance_rules():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("nope", {}, "unknown method 'nope'; choose from joint, mixture, msam, sam, unimodal"),
+        (
+            "nope",
+            {},
+            "unknown method 'nope'; choose from agm, asam, cggm, joint, masam, mixture, mmpareto, msam",
+        ),
         ("msam", {"reading": "x"}, "unknown reading 'x'; choose from loss, response, encoder"),
         ("msam", {"value": "x"}, "unknown value 'x'; choose from accuracy"),
         ("msam", {"radius": 1}, "method 'msam' has no option 'radius'; known: reading, dominance, value"),

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from test_methods import CASES
 
 from msam.datasets import Dataset, Split
 from msam.models import build_classifier
@@ -46,6 +47,30 @@ def test_a_seed_repeats_itself_bit_for_bit_and_another_seed_does_not(dataset, me
     torch.rand(7)
     assert without_timings(train_seed(config, dataset, 3)) == first
     assert without_timings(train_seed(config, dataset, 4))["epochs"] != first["epochs"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(dataset, case, tmp_path):
+    """After every epoch, in the middle of a stage or of a warm-up of the method, too."""
+    method, options = CASES[case]
+    options = options | ({"modality": "b"} if method == "unimodal" else {})
+    options = options | ({"stage": 2} if method == "reconboost" else {})
+    options = options | (
+        {"dominance": options["dominance"].replace("m2", "b")} if "dominance" in options else {}
+    )
+    config = CONFIG | {"method": method, "options": options, "epochs": 5}
+    expected = train_seed(config, dataset, 3)
+    checkpoint = tmp_path / "run.pt"
+
+    def stop(epoch, _entry):
+        raise KeyboardInterrupt
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            train_seed(config, dataset, 3, stop, checkpoint)
+        torch.rand(5)
+    found = train_seed(config, dataset, 3, checkpoint=checkpoint)
+    assert without_timings(found) == without_timings(expected)
 
 
 def test_methods_see_the_same_batches_and_the_same_start(dataset):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import re
 from collections.abc import Callable, Iterable
@@ -29,8 +31,8 @@ def run(
 ) -> dict[str, Any]:
     """Train the seeds of a cell.
 
-    Every finished seed is kept in `<record>.partial.json`, so a run that was killed goes on with the next
-    seed. Seeds of an older record with the same key are kept.
+    Every finished seed is kept in `<record>.partial.json` and an unfinished one in a checkpoint, so a run
+    that was killed goes on after its last epoch. Seeds of an older record with the same key are kept.
 
     Args:
         cell: the cell, from `msam.studies.cells`.
@@ -71,6 +73,7 @@ def run(
         for seed in seeds:
             if seed not in done:
                 done[seed] = _train_seed(cell, data, seed, results, partial(progress, seed))
+                _remove_checkpoints(path)
             trained = [done[s] for s in sorted(done)]
             record["seeds"] = trained
             record["provenance"] |= {
@@ -207,7 +210,20 @@ def _train_seed(
     if cell.needs and needed and not needed["epochs"]:
         reason = f"{cell.needs.name} diverged in its first epoch, so there is no share to take"
         return needed | {"seconds": 0.0, "steps": 0, "gradient_evaluations": 0, "reason": reason}
-    return train_seed(_with_share(cell, needed), data, seed, progress)
+    config = _with_share(cell, needed)
+    checkpoint = _checkpoint(cell.path(results), [config, cell.key, data.checksum, seed]) if results else None
+    return train_seed(config, data, seed, progress, checkpoint)
+
+
+def _checkpoint(path: Path, run: list[Any]) -> Path:
+    """Where the unfinished seed lies; another run has another name."""
+    digest = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
+    return path.with_name(f".{path.stem}.{digest}.pt")
+
+
+def _remove_checkpoints(path: Path | None) -> None:
+    for checkpoint in path.parent.glob(f".{path.stem}.*.pt") if path else ():
+        checkpoint.unlink()
 
 
 def _needed_seed(cell: Cell, seed: int, results: Path | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from msam.models import MultimodalClassifier
-from msam.shapley import Coalition, coalitions, normalized, shapley_weights
+from msam.shapley import coalitions, normalized, shapley_weights
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def coalition_logits(
     inputs: Mapping[str, Tensor],
     features: Mapping[str, Tensor],
     full: Tensor | None = None,
-) -> dict[Coalition, Tensor]:
+) -> Tensor:
     """Logits of every non-empty coalition.
 
     Args:
@@ -47,22 +47,21 @@ def coalition_logits(
         full: logits of all modalities, B x C, if the caller has them already.
 
     Returns:
-        Coalition -> logits, B x C.
+        Logits, (2^M - 1) x B x C, in the order of `msam.shapley.coalitions(model.modalities)`.
     """
     modalities = model.modalities
     batch = len(features[modalities[0]])
-    sets = coalitions(tuple(modalities))
-    todo = sets if full is None else sets[:-1]
-    logits = {} if full is None else {sets[-1]: full}
-    if todo:
-        with evaluation_mode(model):
-            muted = model.encode({m: inputs[m].new_zeros(1, *inputs[m].shape[1:]) for m in modalities})
-            stacked = {
-                m: torch.cat([features[m] if m in s else muted[m].expand(batch, -1) for s in todo])
-                for m in modalities
-            }
-            logits.update(zip(todo, model.fuse(stacked).split(batch), strict=True))
-    return logits
+    todo = coalitions(tuple(modalities))[: None if full is None else -1]
+    if not todo:
+        return full[None]  # type: ignore[index]
+    with evaluation_mode(model):
+        muted = model.encode({m: inputs[m].new_zeros(1, *inputs[m].shape[1:]) for m in modalities})
+        stacked = {
+            m: torch.cat([features[m] if m in s else muted[m].expand(batch, -1) for s in todo])
+            for m in modalities
+        }
+        logits = model.fuse(stacked).unflatten(0, (len(todo), batch))
+    return logits if full is None else torch.cat([logits, full[None]])
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -95,22 +94,42 @@ VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Scalar values of coalitions: (logits ... x B x C, labels B) -> tensor of shape (...)."""
 
 
+def responses(logits: Tensor, modalities: Sequence[str]) -> Tensor:
+    r"""Shapley response of every modality, :math:`\Phi_m = \sum_S c_m(S)\, \Phi(S)` (Appendix B).
+
+    Args:
+        logits: of the coalitions, (2^M - 1) x B x C, as `coalition_logits` returns them.
+        modalities: names, in the order of the model.
+
+    Returns:
+        Responses, M x B x C, in the order of `modalities`; they sum to the logits of all modalities (Eq. 18).
+    """
+    weights = _weight_matrix(tuple(modalities), logits.dtype, logits.device)
+    return (weights @ logits.flatten(1)).unflatten(1, logits.shape[1:])
+
+
 def batch_shares(
-    logits: Mapping[Coalition, Tensor], labels: Tensor, modalities: Sequence[str], value: str = "accuracy"
+    logits: Tensor, labels: Tensor, modalities: Sequence[str], value: str = "accuracy"
 ) -> Tensor:
     """Shares v_m of a batch (Eq. 20) from the coalitions' logits and a scalar value of `VALUES`.
+
+    Args:
+        logits: of the coalitions, (2^M - 1) x B x C, as `coalition_logits` returns them.
+        labels: class numbers, shape (B,).
+        modalities: names, in the order of the model.
+        value: a key of `VALUES`.
 
     Returns:
         Shares, shape (M,), in the order of `modalities`.
     """
-    values = VALUES[value](torch.stack(list(logits.values())), labels)
-    return normalized(_weight_matrix(tuple(modalities), tuple(logits), values.dtype, values.device) @ values)
+    values = VALUES[value](logits, labels)
+    return normalized(_weight_matrix(tuple(modalities), values.dtype, values.device) @ values)
 
 
 @cache
-def _weight_matrix(
-    modalities: tuple[str, ...], sets: tuple[Coalition, ...], dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _weight_matrix(modalities: tuple[str, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Shapley weights, M x coalitions."""
     weights = shapley_weights(modalities)
-    return torch.tensor([[weights[m][s] for s in sets] for m in modalities], dtype=dtype, device=device)
+    return torch.tensor(
+        [[weights[m][s] for s in coalitions(modalities)] for m in modalities], dtype=dtype, device=device
+    )

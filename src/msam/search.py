@@ -1,8 +1,9 @@
-"""Choose learning rate and radius on the validation splits: the same trials for every method.
+"""Choose hyper-parameters on the validation splits: the same number of trials for every method.
 
-A trial is one training run of one cell with a seed that the study does not use, on data without the test
-split. The trial with the highest validation accuracy after the last epoch wins, at a tie the lower validation
-loss.
+Every method tries the same learning rates and, if it has one, radii; an option of its own is drawn beside
+them. A trial is one training run of one cell with a seed that the study does not use, on data without the
+test split. The trial with the highest validation accuracy after the last epoch wins, at a tie the lower
+validation loss.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
@@ -22,17 +23,27 @@ from msam.studies import Cell
 
 Trial = dict[str, Any]
 
+WRITE_EVERY = 10
 
-def draws(space: dict[str, Any]) -> list[tuple[float, float]]:
-    """(lr, rho) of every trial: log-uniform in the ranges of the space, a stratum each, paired at random."""
+
+def draws(space: dict[str, Any], own: Mapping[str, list[float]] | None = None) -> list[dict[str, float]]:
+    """What every trial takes: log-uniform in each range, a stratum a trial, paired at random.
+
+    Args:
+        space: `trials`, `seed`, and the ranges of `lr` and `rho`.
+        own: further ranges; a range for `rho` replaces that of the space. The strata of `lr` and `rho` are
+            the same whatever is here.
+    """
     source = random.Random(space["seed"])
+    ranges = {name: space[name] for name in ("lr", "rho")} | dict(own or {})
     columns = []
-    for name in ("lr", "rho"):
-        low, high = (math.log(bound) for bound in space[name])
+    for bounds in ranges.values():
+        low, high = map(math.log, bounds)
         strata = list(range(space["trials"]))
         source.shuffle(strata)
         columns.append([math.exp(low + (high - low) * (s + source.random()) / len(strata)) for s in strata])
-    return [(float(f"{lr:.3g}"), float(f"{rho:.3g}")) for lr, rho in zip(*columns, strict=True)]
+    rows = zip(*columns, strict=True)
+    return [{name: float(f"{x:.3g}") for name, x in zip(ranges, row, strict=True)} for row in rows]
 
 
 def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None:
@@ -59,6 +70,15 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
     old = json.loads(output.read_text())["trials"] if output.is_file() else []
     done = {trial["key"]: trial for trial in old}
     missing = [(trial, cell) for trial, cell in todo if trial["key"] not in done]
+    methods = {cell.name: cell.space for _, cell in todo if cell.space}
+
+    def write(done: dict[str, Trial]) -> list[Trial]:
+        trials = [done[trial["key"]] for trial, _ in todo if trial["key"] in done]
+        bounds = {name: space[name] for name in ("lr", "rho")} | {"methods": methods}
+        content = {"budget": space["trials"], "seed": space["seed"], "space": bounds}
+        records.write(output, {**content, "trials": trials, "chosen": winners(trials)})
+        return trials
+
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         futures = [pool.submit(_evaluate, trial, cell, space["seed"]) for trial, cell in missing]
         try:
@@ -66,15 +86,15 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
                 trial = future.result()
                 done[trial["key"]] = trial
                 where = f"{trial['dataset']}/{trial['fusion']}/{trial['name']}"
-                values = f"lr {trial['lr']} rho {trial['rho']}: {trial['validation_accuracy']}"
+                more = "".join(f" {name} {value}" for name, value in trial["options"].items())
+                values = f"lr {trial['lr']} rho {trial['rho']}{more}: {trial['validation_accuracy']}"
                 print(f"[{count}/{len(missing)}] {where} {values}", flush=True)
-                _write(space, [done[t["key"]] for t, _ in todo if t["key"] in done], output)
+                if count % WRITE_EVERY == 0:
+                    write(done)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    trials = [done[trial["key"]] for trial, _ in todo]
-    _write(space, trials, output)
-    records.write(studies.chosen_path(profile), winners(trials))
+    records.write(studies.chosen_path(profile), winners(write(done)))
 
 
 def winners(trials: list[Trial]) -> list[dict[str, Any]]:
@@ -84,7 +104,7 @@ def winners(trials: list[Trial]) -> list[dict[str, Any]]:
         where = (trial["dataset"], trial["fusion"], trial["name"])
         if trial["state"] == "done" and (where not in best or _rank(trial) > _rank(best[where])):
             best[where] = trial
-    return [{k: t[k] for k in ("dataset", "fusion", "name", "lr", "rho")} for t in best.values()]
+    return [{k: t[k] for k in ("dataset", "fusion", "name", "lr", "rho", "options")} for t in best.values()]
 
 
 def _rank(trial: Trial) -> tuple[float, float]:
@@ -92,11 +112,13 @@ def _rank(trial: Trial) -> tuple[float, float]:
 
 
 def _trials(base: Cell, space: dict[str, Any]) -> Iterator[tuple[Trial, Cell]]:
-    for number, (lr, rho) in enumerate(draws(space)):
-        cell = studies.with_hyperparameters(base, lr, None if base.config["rho"] is None else rho)
+    for number, drawn in enumerate(draws(space, base.space)):
+        lr, rho = drawn.pop("lr"), drawn.pop("rho")
+        cell = studies.with_hyperparameters(base, lr, None if base.config["rho"] is None else rho, drawn)
         config = cell.config
         where = {"dataset": config["dataset"], "fusion": config["fusion"], "name": cell.name, "trial": number}
-        yield {**where, "lr": lr, "rho": config["rho"], "key": f"{cell.key}-{space['seed']}"}, cell
+        values = {"lr": lr, "rho": config["rho"], "options": drawn}
+        yield {**where, **values, "key": f"{cell.key}-{space['seed']}"}, cell
 
 
 def _evaluate(trial: Trial, cell: Cell, seed: int) -> Trial:
@@ -121,9 +143,3 @@ def _evaluate(trial: Trial, cell: Cell, seed: int) -> Trial:
         "validation_loss": last and last["loss"],
         "seconds": result["seconds"],
     }
-
-
-def _write(space: dict[str, Any], trials: list[Trial], output: Path) -> None:
-    bounds = {name: space[name] for name in ("lr", "rho")}
-    content = {"budget": space["trials"], "seed": space["seed"], "space": bounds}
-    records.write(output, {**content, "trials": trials, "chosen": winners(trials)})

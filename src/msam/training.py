@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from msam import methods
-from msam.coalitions import accuracy, batch_shares, coalition_logits, evaluation_mode
+from msam.coalitions import accuracy, batch_shares, coalition_logits, evaluation_mode, responses
 from msam.datasets import Dataset, Split
-from msam.methods import StepReport
+from msam.methods import Method, StepReport
 from msam.models import LateFusion, MultimodalClassifier, build_classifier
-from msam.shapley import shapley_values
+from msam.optim._passes import RandomState, random_state, set_random_state
 
 EVALUATION_BATCH = 512
 
@@ -36,58 +40,72 @@ def evaluate(model: MultimodalClassifier, split: Split) -> dict[str, Any]:
     Returns:
         `loss`: mean cross-entropy of the fused logits, nats. `accuracy`: of the fused logits and, for each
         modality, of its Shapley response (definition U3, AGM's). `head_accuracy`: of each
-        modality's own head, late fusion only (U2). `shares`: v_m (Eq. 20) of the split's accuracies.
+        modality's own head, late fusion only (U2). `modality_loss`: mean cross-entropy, nats, of each
+        modality's head with late fusion, of its response with early fusion. `shares`: v_m (Eq. 20) of
+        the split's accuracies.
     """
-    collected: dict[str, list[dict[Any, Tensor]]] = {"coalitions": [], "heads": []}
+    names = model.modalities
+    parts: list[Tensor] = []
+    heads: list[Tensor] = []
     with evaluation_mode(model):
         for start in range(0, len(split), EVALUATION_BATCH):
-            inputs = {m: split.inputs[m][start : start + EVALUATION_BATCH] for m in model.modalities}
+            inputs = {m: split.inputs[m][start : start + EVALUATION_BATCH] for m in names}
             features = model.encode(inputs)
-            collected["coalitions"].append(coalition_logits(model, inputs, features))
+            parts.append(coalition_logits(model, inputs, features))
             if isinstance(model.fusion, LateFusion):
-                collected["heads"].append(model.fusion.head_logits(features))
-    logits, heads = (
-        {k: torch.cat([p[k] for p in parts]) for k in parts[0]} if parts else {}
-        for parts in collected.values()
-    )
-    fused = logits[frozenset(model.modalities)]
-    responses = {"fused": fused, **shapley_values(logits)}
+                heads.append(torch.stack(list(model.fusion.head_logits(features).values())))
+    logits = torch.cat(parts, 1)
+    fused, answers = logits[-1], responses(logits, names)
+    own = torch.cat(heads, 1) if heads else answers
+
+    def by_modality(values: Iterable[Tensor]) -> dict[str, float]:
+        return dict(zip(names, map(float, values), strict=True))
+
     return {
         "loss": float(F.cross_entropy(fused, split.labels)),
-        "accuracy": {name: float(accuracy(z, split.labels)) for name, z in responses.items()},
-        "head_accuracy": {m: float(accuracy(z, split.labels)) for m, z in heads.items()},
-        "shares": dict(
-            zip(model.modalities, batch_shares(logits, split.labels, model.modalities).tolist(), strict=True)
-        ),
+        "accuracy": {"fused": float(accuracy(fused, split.labels))}
+        | by_modality(accuracy(answers, split.labels)),
+        "head_accuracy": by_modality(accuracy(own, split.labels)) if heads else {},
+        "modality_loss": by_modality(F.cross_entropy(z, split.labels) for z in own),
+        "shares": by_modality(batch_shares(logits, split.labels, names)),
     }
 
 
-def train_seed(
-    config: Mapping[str, Any],
-    dataset: Dataset,
-    seed: int,
-    progress: Callable[[int, dict[str, Any]], None] = lambda epoch, entry: None,
-) -> dict[str, Any]:
-    """Train one seed of a cell.
+@dataclass
+class _Run:
+    """Where the training of a seed stands after an epoch; saved and loaded as one object."""
 
-    The seed fixes initialization, order of the batches and dropout. At the same seed every method sees the
-    same order of batches and, for the same model, the same initialization.
+    model: MultimodalClassifier
+    base: Optimizer
+    method: Method
+    schedule: LRScheduler
+    order: torch.Generator
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    steps: int = 0
+    gradients: int = 0
+    seconds: float = 0.0
+    random_state: RandomState = field(default_factory=dict)
 
-    Args:
-        config: configuration of the cell, as `msam.studies` makes it.
-        dataset: the data, on the device to train on.
-        seed: the seed.
-        progress: called after every epoch with its number and its entry of the record.
+    def save(self, path: Path) -> None:
+        """Write a checkpoint so that the path holds the old one or the new one."""
+        self.random_state = random_state(self.model.parameters())
+        temporary = path.with_suffix(".unfinished")
+        torch.save(vars(self) | {"order": self.order.get_state()}, temporary)
+        temporary.replace(path)
 
-    Returns:
-        An entry of a record's `seeds`; see `msam.records`.
+    @classmethod
+    def load(cls, path: Path) -> _Run:
+        """Read a checkpoint of our own (a pickle: never one from elsewhere) and set torch's random state."""
+        content = torch.load(path, weights_only=False)
+        order = torch.Generator()
+        order.set_state(content["order"])
+        run = cls(**content | {"order": order})
+        set_random_state(run.random_state)
+        return run
 
-    Raises:
-        UnsupportedCell: the method is not defined for the cell.
-    """
-    started = time.perf_counter()
+
+def _start(config: Mapping[str, Any], dataset: Dataset, seed: int) -> _Run:
     torch.manual_seed(seed)
-    order = torch.Generator().manual_seed(seed)
     method = methods.build(config["method"], config["options"])
     method.check(config["fusion"], dataset.modalities)
     names = method.modalities(dataset.modalities)
@@ -106,38 +124,71 @@ def train_seed(
         momentum=settings["momentum"],
         weight_decay=settings["weight_decay"],
     )
-    milestones = [round(fraction * config["epochs"]) for fraction in settings["milestones"]]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(base, milestones, settings["gamma"])
     method.setup(model, base, config)
+    milestones = [round(fraction * config["epochs"]) for fraction in settings["milestones"]]
+    schedule = MultiStepLR(base, milestones, settings["gamma"])
+    return _Run(model, base, method, schedule, torch.Generator().manual_seed(seed))
 
+
+def train_seed(
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    seed: int,
+    progress: Callable[[int, dict[str, Any]], None] = lambda epoch, entry: None,
+    checkpoint: Path | None = None,
+) -> dict[str, Any]:
+    """Train one seed of a cell.
+
+    The seed fixes initialization, order of the batches and dropout. At the same seed every method sees the
+    same order of batches and, for the same model, the same initialization.
+
+    Args:
+        config: configuration of the cell, as `msam.studies` makes it.
+        dataset: the data, on the device to train on.
+        seed: the seed.
+        progress: called after every epoch with its number and its entry of the record.
+        checkpoint: file that keeps the run after every epoch; if it is there, the training goes on from it
+            to the same numbers. The caller makes its name from everything that determines the run.
+
+    Returns:
+        An entry of a record's `seeds`; see `msam.records`.
+
+    Raises:
+        UnsupportedCell: the method is not defined for the cell.
+    """
+    started = time.perf_counter()
+    resumed = checkpoint is not None and checkpoint.is_file()
+    run = _Run.load(checkpoint) if checkpoint and resumed else _start(config, dataset, seed)
+    train, names = dataset.splits["train"], run.model.modalities
     result: dict[str, Any] = {"seed": seed, "state": "done", "reason": ""}
-    epochs: list[dict[str, Any]] = []
-    steps = gradients = 0
-    for epoch in range(1, config["epochs"] + 1):
-        model.train()
-        lr = base.param_groups[0]["lr"]
-        reports = [method.step(batch) for batch in batches(train, config["batch_size"], order)]
-        schedule.step()
-        steps += len(reports)
-        gradients += sum(r.gradient_evaluations for r in reports)
+    for epoch in range(len(run.epochs) + 1, config["epochs"] + 1):
+        run.model.train()
+        lr = run.base.param_groups[0]["lr"]
+        reports = [run.method.step(batch) for batch in batches(train, config["batch_size"], run.order)]
+        run.schedule.step()
+        run.steps += len(reports)
+        run.gradients += sum(r.gradient_evaluations for r in reports)
         losses = torch.stack([r.loss for r in reports])
         if not losses.isfinite().all():
             result |= {"state": "diverged", "reason": f"the training loss is not finite in epoch {epoch}"}
             break
         entry = {"epoch": epoch, "lr": lr}
-        entry |= {name: evaluate(model, split) for name, split in dataset.splits.items()}
+        entry |= {name: evaluate(run.model, split) for name, split in dataset.splits.items()}
         entry |= {"step_loss": float(losses.mean()), **_dominance(reports, names)}
-        method.end_epoch(entry["validation"])
-        epochs.append(entry)
+        run.method.end_epoch(entry["validation"])
+        run.epochs.append(entry)
+        run.seconds, started = run.seconds + time.perf_counter() - started, time.perf_counter()
+        if checkpoint:
+            run.save(checkpoint)
         progress(epoch, entry)
     done = result["state"] == "done"
     return result | {
-        "seconds": round(time.perf_counter() - started, 2),
-        "steps": steps,
-        "gradient_evaluations": gradients,
+        "seconds": round(run.seconds + time.perf_counter() - started, 2),
+        "steps": run.steps,
+        "gradient_evaluations": run.gradients,
         "peak_memory_mb": _peak_memory_mb(train.labels.device),
-        "epochs": epochs,
-        "final": select(epochs) if done else {},
+        "epochs": run.epochs,
+        "final": select(run.epochs) if done else {},
     }
 
 

@@ -1,8 +1,8 @@
 """Training methods: one file a method, found by its file name.
 
 To add a method, add a module with one subclass of `Method` to this package, or anywhere else and name it
-with its dots (`my_project.my_method`), and list it in a study file. Modules that start with an underscore are
-helpers.
+with its dots (`my_project.my_method`), and list it in a study file. Modules that start with an underscore
+are helpers.
 """
 
 from __future__ import annotations

@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from msam.coalitions import VALUES, batch_shares, coalition_logits
+from msam.coalitions import VALUES, batch_shares, coalition_logits, responses
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport, UnsupportedCell
 from msam.methods._dominance import Dominance
 from msam.models import MultimodalClassifier
 from msam.optim import ModalityAwareSAM
-from msam.shapley import shapley_values
 
 READINGS = ("loss", "response", "encoder")
 
@@ -101,13 +100,13 @@ class MSAM(Method):
             features = self.model.encode(batch.inputs)
             fused = self.model.fuse(features)
             logits = coalition_logits(self.model, batch.inputs, features, fused)
-            responses = shapley_values(logits)
-            losses = torch.stack([F.cross_entropy(responses[m], batch.labels) for m in self.model.modalities])
+            names = self.model.modalities
+            losses = torch.stack([F.cross_entropy(z, batch.labels) for z in responses(logits, names)])
             if not passes:
-                detached = {s: z.detach() for s, z in logits.items()}
-                names = self.model.modalities
                 steer.extend(
-                    self.dominance.choose(lambda: batch_shares(detached, batch.labels, names, self.value))
+                    self.dominance.choose(
+                        lambda: batch_shares(logits.detach(), batch.labels, names, self.value)
+                    )
                 )
                 joint.append(F.cross_entropy(fused.detach(), batch.labels))
             passes.append(losses)

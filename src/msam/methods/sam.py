@@ -16,9 +16,11 @@ from msam.optim import SAM
 class Sam(Method):
     """Joint training with the gradient at w + rho * g / ||g||."""
 
+    adaptive = False
+
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Wrap the base optimizer; `config["rho"]` is the radius."""
-        self.sam = SAM(None, optimizer, rho=config["rho"])
+        self.sam = SAM(None, optimizer, rho=config["rho"], adaptive=self.adaptive)
         super().setup(model, self.sam, config)
 
     def step(self, batch: Split) -> StepReport:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from msam.models.encoders import ENCODERS
-from msam.models.fusion import FUSIONS
+from msam.models.fusion import FUSIONS, EarlyFusion, LateFusion
 
 
 class MultimodalClassifier(nn.Module):
@@ -19,7 +19,9 @@ class MultimodalClassifier(nn.Module):
         fusion: module that maps the dict of features to logits, B x C.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], fusion: nn.Module) -> None:
+    fusion: LateFusion | EarlyFusion
+
+    def __init__(self, encoders: Mapping[str, nn.Module], fusion: LateFusion | EarlyFusion) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 
 class ConvEncoder(nn.Module):
-    """Three strided convolutions with BatchNorm and a global average, for signals and images.
+    """Two strided convolutions with BatchNorm and a global average, for signals and images.
+
+    The first one reads patches (stride 4). Layers of few channels at full resolution would take most of
+    the time on a CPU and see no more of the input.
 
     Args:
         shape: input shape without the batch, channels first: (C, T) or (C, H, W).
-        width: length of the feature vector; the first two layers have width/4 and width/2 channels.
+        width: length of the feature vector; the first convolution has width/2 channels.
     """
 
     def __init__(self, shape: Sequence[int], width: int) -> None:
         super().__init__()
         image = len(shape) == 3
         conv, norm = (nn.Conv2d, nn.BatchNorm2d) if image else (nn.Conv1d, nn.BatchNorm1d)
-        channels = [shape[0], width // 4, width // 2, width]
         kernel = 3 if image else 5
-        layers: list[nn.Module] = []
-        for c_in, c_out in pairwise(channels):
-            layers += [conv(c_in, c_out, kernel, stride=2, padding=kernel // 2, bias=False)]
-            layers += [norm(c_out), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(
+            conv(shape[0], width // 2, 2 * kernel, stride=4, padding=kernel - 1, bias=False),
+            norm(width // 2),
+            nn.ReLU(inplace=True),
+            conv(width // 2, width, kernel, stride=2, padding=kernel // 2, bias=False),
+            norm(width),
+            nn.ReLU(inplace=True),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """B x C x T or B x C x H x W -> B x width."""

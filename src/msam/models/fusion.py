@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,17 @@ class LateFusion(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], classes: int) -> None:
         super().__init__()
+        self.widths, self.classes = dict(widths), classes
         self.heads = nn.ModuleDict({m: nn.Linear(width, classes) for m, width in widths.items()})
+
+    @property
+    def outputs(self) -> list[nn.Linear]:
+        """The last linear layers, whose results add up to the logits: one a modality."""
+        return cast(list[nn.Linear], list(self.heads.values()))
+
+    def before_outputs(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """What goes into each of `outputs`, B x D."""
+        return [features[m] for m in self.heads]
 
     def head_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Modality -> logits of its head, B x C."""
@@ -55,7 +66,7 @@ class EarlyFusion(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], classes: int) -> None:
         super().__init__()
-        self.modalities = list(widths)
+        self.widths, self.classes = dict(widths), classes
         total, unit = sum(widths.values()), max(widths.values())
         self.layers = nn.Sequential(
             nn.BatchNorm1d(total, eps=1e-4),
@@ -68,9 +79,18 @@ class EarlyFusion(nn.Module):
             nn.Linear(unit, classes),
         )
 
+    @property
+    def outputs(self) -> list[nn.Linear]:
+        """The last linear layer, alone in a list."""
+        return [cast(nn.Linear, self.layers[-1])]
+
+    def before_outputs(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """What goes into the last layer, B x D, alone in a list."""
+        return [self.layers[:-1](torch.cat([features[m] for m in self.widths], 1))]
+
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Modality -> features, B x D_m, to logits, B x C."""
-        return self.layers(torch.cat([features[m] for m in self.modalities], 1))
+        return self.layers[-1](*self.before_outputs(features))
 
 
 FUSIONS: dict[str, type[LateFusion] | type[EarlyFusion]] = {"late": LateFusion, "early": EarlyFusion}

@@ -16,15 +16,25 @@ def global_norm(gradients: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
-def ascend(parameters: list[Tensor], gradients: list[Tensor], radii: list[float]) -> None:
+def ascend(
+    parameters: list[Tensor], gradients: list[Tensor], radii: list[float], adaptive: bool = False
+) -> None:
     """Move every parameter in place by eps = rho * g / ||g||_2 (M-SAM Algorithm 1, line 5; SAM Eq. 2).
 
     Args:
         parameters: tensors that are moved.
         gradients: one gradient a parameter; the norm is taken over all of them together.
         radii: one perturbation radius rho a parameter, in units of the weights.
+        adaptive: eps = rho * w^2 * g / || |w| * g ||_2, entry by entry (ASAM, Kwon et al., ICML 2021, Eq. 8,
+            without the constant beside |w|); rho then has no unit.
     """
-    eps = torch._foreach_div(gradients, global_norm(gradients) + EPSILON)
+    eps = gradients
+    if adaptive:
+        sizes = list(torch._foreach_abs(parameters))
+        eps = list(torch._foreach_mul(gradients, sizes))  # type: ignore[arg-type]
+    eps = list(torch._foreach_div(eps, global_norm(eps) + EPSILON))
+    if adaptive:
+        torch._foreach_mul_(eps, sizes)  # type: ignore[arg-type]
     torch._foreach_mul_(eps, radii)
     torch._foreach_add_(parameters, eps)
 

@@ -74,7 +74,7 @@ class ModalityAwareSAM(SAM):
             with torch.enable_grad():
                 rest()
             added = self._detach_gradients()
-        self._second_pass(closure, first, groups)
+        self.second_pass(closure, first, groups)
         with torch.no_grad():
             mixed = _update.interpolate(first.gradients, [p.grad for p in self._parameters], share)
             for p, gradient in zip(self._parameters, mixed, strict=True):

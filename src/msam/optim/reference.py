@@ -26,14 +26,19 @@ def gradients_at_perturbed(
     direction: Gradients,
     rho: float,
     only: Collection[str] | None = None,
+    adaptive: bool = False,
 ) -> Gradients:
-    """Gradient of the loss at w + rho * direction / ||direction||, restricted to the parameters `only`."""
+    """Gradient of the loss at w + rho * T^2 direction / ||T direction||, T = |w| if adaptive, else 1.
+
+    `only` names the parameters that are moved.
+    """
     chosen = list(direction) if only is None else list(only)
-    norm = sum(direction[n].square().sum() for n in chosen) ** 0.5
+    scale = {n: model.get_parameter(n).detach().abs() if adaptive else 1.0 for n in chosen}
+    norm = sum((scale[n] * direction[n]).square().sum() for n in chosen) ** 0.5
     before = {n: t.clone() for n, t in model.state_dict().items()}
     with torch.no_grad():
         for n in chosen:
-            model.get_parameter(n).add_(rho * direction[n] / (norm + 1e-12))
+            model.get_parameter(n).add_(rho * scale[n] ** 2 * direction[n] / (norm + 1e-12))
     gradients = gradients_of(model, loss)
     model.load_state_dict(before)
     return gradients
@@ -46,13 +51,17 @@ def _step(model: nn.Module, base: torch.optim.Optimizer, gradients: Gradients) -
 
 
 def sam_step(
-    model: nn.Module, loss: Callable[[nn.Module], Tensor], base: torch.optim.Optimizer, rho: float
+    model: nn.Module,
+    loss: Callable[[nn.Module], Tensor],
+    base: torch.optim.Optimizer,
+    rho: float,
+    adaptive: bool = False,
 ) -> None:
-    """One step of SAM."""
+    """One step of SAM, or of ASAM."""
     random_state = torch.get_rng_state()
     clean = gradients_of(model, loss)
     torch.set_rng_state(random_state)
-    _step(model, base, gradients_at_perturbed(model, loss, clean, rho))
+    _step(model, base, gradients_at_perturbed(model, loss, clean, rho, adaptive=adaptive))
 
 
 def modality_aware_step(

@@ -34,6 +34,8 @@ class SAM(torch.optim.Optimizer):
         params: parameters or param groups. A group may carry its own `rho`. None if `base` is an instance.
         base: optimizer class, or an instance that already holds the parameters.
         rho: radius of the perturbation in weight space, >= 0.
+        adaptive: scale the perturbation by the weights (ASAM, Kwon et al., ICML 2021):
+            eps = rho * w^2 * g / || |w| * g ||_2. Its radii are about ten times as large.
         **base_kwargs: passed to the class `base`, for example `lr` and `momentum`.
 
     Raises:
@@ -57,11 +59,12 @@ class SAM(torch.optim.Optimizer):
         base: type[torch.optim.Optimizer] | torch.optim.Optimizer,
         *,
         rho: float = 0.05,
+        adaptive: bool = False,
         **base_kwargs: Any,
     ) -> None:
         base = _as_instance(params, base, base_kwargs)
         super().__init__(base.param_groups, {"rho": rho})
-        self.base = base
+        self.base, self.adaptive = base, adaptive
         self._link()
 
     def _link(self) -> None:
@@ -70,7 +73,7 @@ class SAM(torch.optim.Optimizer):
         self.state = self.base.state
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base": self.base}
+        return {**super().__getstate__(), "base": self.base, "adaptive": self.adaptive}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, which may carry its own `rho` (and `modality`)."""
@@ -101,7 +104,7 @@ class SAM(torch.optim.Optimizer):
             The loss of the first pass, at the unperturbed weights.
         """
         first = self._first_pass(closure)
-        self._second_pass(closure, first, self.param_groups)
+        self.second_pass(closure, first, self.param_groups)
         self.base.step()
         return first.loss
 
@@ -109,14 +112,18 @@ class SAM(torch.optim.Optimizer):
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
-    def _first_pass(self, closure: Closure) -> _FirstPass:
+    def _first_pass(self, closure: Closure) -> FirstPass:
         before = _passes.random_state(self._parameters)
         with torch.enable_grad():
             loss = closure()
-        return _FirstPass(loss.detach(), [p.grad for p in self._parameters], before)
+        return FirstPass(loss.detach(), [p.grad for p in self._parameters], before)
 
-    def _second_pass(self, closure: Closure, first: _FirstPass, groups: list[dict[str, Any]]) -> None:
-        """Leave the gradients at w + eps in `grad`, with eps along `first` restricted to the groups."""
+    def second_pass(self, closure: Closure, first: FirstPass, groups: list[dict[str, Any]]) -> None:
+        """Leave the gradients at w + eps in `grad`, with eps along the gradients of `first` in the groups.
+
+        The weights are w again afterwards, BatchNorm statistics stay, random numbers are those of the
+        first pass.
+        """
         after = _passes.random_state(self._parameters)
         with self._perturbed(first, groups), _passes.frozen_batch_norm(), torch.enable_grad():
             self._detach_gradients()
@@ -134,7 +141,7 @@ class SAM(torch.optim.Optimizer):
         return gradients
 
     @contextmanager
-    def _perturbed(self, first: _FirstPass, groups: list[dict[str, Any]]) -> Iterator[None]:
+    def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]]) -> Iterator[None]:
         rho = {p: group["rho"] for group in groups for p in group["params"]}
         pairs = zip(self._parameters, first.gradients, strict=True)
         moved = [(p, g) for p, g in pairs if p in rho and g is not None]
@@ -145,7 +152,7 @@ class SAM(torch.optim.Optimizer):
         kept = [w.detach().clone() for w in weights]
         try:
             with torch.no_grad():
-                _update.ascend(weights, gradients, [rho[w] for w in weights])
+                _update.ascend(weights, gradients, [rho[w] for w in weights], self.adaptive)
             yield
         finally:
             with torch.no_grad():
@@ -153,7 +160,7 @@ class SAM(torch.optim.Optimizer):
 
 
 @dataclass(frozen=True)
-class _FirstPass:
+class FirstPass:
     """Loss and gradients (in the order of the parameters) at w, and the random state before them."""
 
     loss: Tensor

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,13 @@ class Cell:
     Attributes:
         config: everything that determines the numbers, as it stands in the record.
         needs: the cell whose record this one reads (`mixture` reads its M-SAM run), or None.
+        space: name -> [low, high] of what the search draws for this method besides the common learning rate
+            and radius: options of the method, or `rho` where its radius has a scale of its own.
     """
 
     config: dict[str, Any]
     needs: Cell | None = None
+    space: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -99,11 +102,11 @@ def chosen_path(profile: dict[str, Any]) -> Path:
     return Path(profile["path"]).with_suffix(".chosen.json")
 
 
-def chosen(profile: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, float]]:
-    """(data set, fusion, cell name) -> hyper-parameters that the search has chosen; {} before a search."""
+def chosen(profile: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """(data set, fusion, cell name) -> arguments of `with_hyperparameters`; {} before a search."""
     path = chosen_path(profile)
     rows = json.loads(path.read_text()) if path.is_file() else []
-    return {(r["dataset"], r["fusion"], r["name"]): {k: r[k] for k in ("lr", "rho")} for r in rows}
+    return {(r["dataset"], r["fusion"], r["name"]): {k: r[k] for k in ("lr", "rho", "options")} for r in rows}
 
 
 def cells(
@@ -130,11 +133,12 @@ def cells(
     return found
 
 
-def with_hyperparameters(cell: Cell, lr: float, rho: float | None) -> Cell:
-    """The same cell with another learning rate and radius."""
-    return replace(
-        cell, config=cell.config | {"optimizer": cell.config["optimizer"] | {"lr": lr}, "rho": rho}
-    )
+def with_hyperparameters(
+    cell: Cell, lr: float, rho: float | None, options: Mapping[str, float] | None = None
+) -> Cell:
+    """The same cell with another learning rate and radius, and with options of its method replaced."""
+    config = cell.config | {"optimizer": cell.config["optimizer"] | {"lr": lr}, "rho": rho}
+    return replace(cell, config=config | {"options": config["options"] | dict(options or {})})
 
 
 def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> Iterator[Cell]:
@@ -146,7 +150,7 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
     done: dict[str, Cell] = {}
     for entry, options in content["methods"].items():
         for variant, more in _variants(entry, options or {}, data):
-            uses_rho = more.pop("rho", True)
+            uses_rho, space = more.pop("rho", True), more.pop("search", {})
             config = {
                 "profile": profile["profile"],
                 "study": study,
@@ -160,7 +164,7 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
                 "rho": settings["rho"] if uses_rho else None,
             }
             needed = more.get("share")
-            cell = Cell(config, _pick(done, needed, "method") if isinstance(needed, str) else None)
+            cell = Cell(config, _pick(done, needed, "method") if isinstance(needed, str) else None, space)
             tuned = found.get((dataset, fusion, (cell.needs or cell).name))
             if cell.name in done:
                 raise ValueError(f"study {study!r} has two methods {cell.name!r}, which would share a record")

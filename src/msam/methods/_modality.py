@@ -1,0 +1,56 @@
+"""What belongs to one modality: its parameters, its logits, an auxiliary head of its own.
+
+Everything is found through the modules of the model, never through the names of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from msam.coalitions import coalition_logits, responses
+from msam.methods._base import UnsupportedCell
+from msam.models import LateFusion, MultimodalClassifier
+
+
+def need_two(modalities: Sequence[str]) -> None:
+    """Raise `UnsupportedCell` for a single modality."""
+    if len(modalities) < 2:
+        raise UnsupportedCell("it compares modalities, so it needs at least two")
+
+
+def own_modules(model: MultimodalClassifier, modality: str) -> list[nn.Module]:
+    """The modules of one modality alone: its encoder and, with late fusion, its head."""
+    heads = [model.fusion.heads[modality]] if isinstance(model.fusion, LateFusion) else []
+    return [model.encoders[modality], *heads]
+
+
+def own_logits(
+    model: MultimodalClassifier, inputs: Mapping[str, Tensor], features: Mapping[str, Tensor], fused: Tensor
+) -> Tensor:
+    """Logits of every modality alone, M x B x C: of its head (late fusion), its Shapley response (early)."""
+    if isinstance(model.fusion, LateFusion):
+        return torch.stack(list(model.fusion.head_logits(features).values()))
+    return responses(coalition_logits(model, inputs, features, fused), model.modalities)
+
+
+def auxiliary_heads(model: MultimodalClassifier) -> nn.ModuleDict:
+    """Modality -> a new linear classifier of its features, on the model's device."""
+    like = next(model.parameters())
+    widths, classes = model.fusion.widths, model.fusion.classes
+    return nn.ModuleDict({m: nn.Linear(width, classes) for m, width in widths.items()}).to(like)
+
+
+def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """All parameters of the modules, in their order."""
+    return [p for module in modules for p in module.parameters()]
+
+
+@torch.no_grad()
+def scale_gradients(parameters: Iterable[Tensor], factor: Tensor | float) -> None:
+    """Multiply the gradients in place; parameters without one are passed over."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if gradients:
+        torch._foreach_mul_(gradients, factor)
