@@ -166,7 +166,7 @@ def test_interval_scales():
 
 def test_the_modules_do_not_import_torch():
     code = (
-        "import sys; from msam.analysis import compare, cost, dominance, figures, findings, pages, setup, "
-        "sources, status, tables; sys.exit('torch' in sys.modules)"
+        "import sys; from msam.analysis import accuracy, budget, compare, cost, dominance, figures, "
+        "findings, pages, ranking, setup, sources, status, tables; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from msam.analysis.names import label
+from msam.analysis.names import in_order, label
 from msam.analysis.sources import Study
-from msam.analysis.table import Block, Table
+from msam.analysis.table import DASH, Block, Table
 
 COLUMNS = {
     "fusion": "fusion",
@@ -26,7 +26,7 @@ COLUMNS = {
 
 def cost_table(study: Study) -> Table:
     """Time of a step relative to SAM's and to joint training's, its milliseconds, and its passes."""
-    data = pd.DataFrame(study.costs["rows"] if study.costs else [])
+    data = _in_order(pd.DataFrame(study.costs["rows"] if study.costs else []))
     rows = pd.DataFrame(
         [{head: _text(key, row.get(key)) for key, head in COLUMNS.items()} for row in data.to_dict("records")]
     )
@@ -65,6 +65,15 @@ def cost_footer(study: Study) -> str:
     return f"Made from benchmarks/step_cost.json; {known}; remake: `make benchmark`."
 
 
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows by fusion and number of modalities as recorded, methods in reading order."""
+    if rows.empty:
+        return rows
+    names = in_order(rows["method"])
+    blocks = rows.groupby(["fusion", "modalities"], sort=False)
+    return pd.concat([block.sort_values("method", key=lambda m: m.map(names.index)) for _, block in blocks])
+
+
 def _both(rows: pd.DataFrame, method: str, count: int) -> str:
     mine = rows[(rows["method"] == method) & (rows["modalities"] == count)]
     return " and ".join(
@@ -75,6 +84,8 @@ def _both(rows: pd.DataFrame, method: str, count: int) -> str:
 def _text(key: str, value: Any) -> str:
     if key == "method":
         return label(value)
+    if value is None or value != value:
+        return DASH
     if isinstance(value, list):
         return " to ".join(f"{end:.2f}" for end in value)
     return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,69 +1,125 @@
-"""How methods are called, ordered and colored on every page."""
+"""How methods are called, ordered and drawn on every page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
-ORDER = ["unimodal", "joint", "sam", "msam", "mixture"]
+ORDER = (
+    *("unimodal", "joint", "mses", "mslr", "ogm_ge", "agm", "mmpareto", "cggm", "reconboost", "sam", "msam"),
+    *("mixture", "uniform", "ogm", "pmr", "asam", "masam"),
+)
+"""The rows of the paper's tables from above, then what this study adds."""
+
 LABELS = {
-    "joint": "joint",
+    "mses": "MSES",
+    "mslr": "MSLR",
+    "ogm": "OGM",
+    "ogm_ge": "OGM-GE",
+    "agm": "AGM",
+    "mmpareto": "MM-Pareto",
+    "cggm": "CGGM",
+    "reconboost": "Recon-Boost",
+    "pmr": "PMR",
     "sam": "SAM",
+    "asam": "ASAM",
     "msam": "M-SAM",
+    "masam": "MASAM",
     "mixture": "SAM/SGD mixture",
     "msam (naive)": "M-SAM (naive)",
 }
 
+SHOWN = ("joint", "agm", "sam", "msam", "mixture")
+"""The methods that curves show unless others are asked for: more lines in one panel would be unreadable."""
+
+READINGS = ("msam", "msam+response", "msam+encoder")
+"""M-SAM in each reading of the paper's text."""
+
 GRAY = "#7a7a7a"
 # Okabe and Ito's palette, without its black and yellow: each is lost on one of the two backgrounds.
-PALETTE = ["#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"]
-COLORS = {
-    "joint": GRAY,
-    "sam": "#E69F00",
-    "msam": "#0072B2",
-    "msam+response": "#56B4E9",
-    "msam+encoder": "#009E73",
-    "mixture": "#CC79A7",
+ORANGE, SKY, GREEN, BLUE, RED, PINK = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+PALETTE = (ORANGE, SKY, GREEN, BLUE, RED, PINK)
+SOLID, DASHED, LONG = "solid", (0, (4, 1.5)), (0, (8, 2))
+DOTTED, DASHDOT = (0, (1, 1)), (0, (4, 1.5, 1, 1.5))
+
+
+class Style(NamedTuple):
+    """How one method is drawn: color, marker, line style."""
+
+    color: str
+    marker: str
+    dashes: str | tuple
+
+
+# A color stands for at most four methods; each pair of color and marker, and of color and dashes, for one.
+STYLES = {
+    "joint": Style(GRAY, "s", DOTTED),
+    "uniform": Style(GRAY, "d", DASHDOT),
+    "mses": Style(GRAY, "<", LONG),
+    "mslr": Style(GRAY, ">", DASHED),
+    "sam": Style(ORANGE, "^", DASHED),
+    "asam": Style(ORANGE, "d", DASHDOT),
+    "ogm": Style(ORANGE, "p", LONG),
+    "msam": Style(BLUE, "o", SOLID),
+    "masam": Style(BLUE, "h", DASHED),
+    "msam+response": Style(SKY, "D", SOLID),
+    "ogm_ge": Style(SKY, "p", LONG),
+    "pmr": Style(SKY, "*", DOTTED),
+    "msam+encoder": Style(GREEN, "v", SOLID),
+    "agm": Style(GREEN, "p", LONG),
+    "reconboost": Style(GREEN, "*", DOTTED),
+    "mixture": Style(PINK, "P", DASHDOT),
+    "mmpareto": Style(PINK, "h", DASHED),
+    "cggm": Style(RED, "8", SOLID),
+    "unimodal": Style(RED, "X", LONG),
 }
-MARKERS = {
-    "joint": "s",
-    "sam": "^",
-    "msam": "o",
-    "msam+response": "D",
-    "msam+encoder": "v",
-    "mixture": "P",
-}
-DASHES = {"joint": (0, (1, 1)), "sam": (0, (4, 1.5)), "mixture": (0, (4, 1.5, 1, 1.5))}
+OTHER = Style(RED, "D", DOTTED)
+
+
+def stem(name: str) -> str:
+    """The method without its variant: "msam" of "msam+encoder" and of "msam (naive)"."""
+    return name.partition("+")[0].partition(" (")[0]
 
 
 def label(name: str) -> str:
     """A method's name for readers: "msam+encoder" is M-SAM (encoder), "unimodal+image" is only image."""
-    stem, _, variant = name.partition("+")
-    if stem == "unimodal":
+    method, _, variant = name.partition("+")
+    if method == "unimodal":
         return f"only {variant}"
-    text = LABELS.get(stem, stem)
+    text = LABELS.get(method, method)
     return f"{text} ({variant})" if variant else text
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Method names in reading order: single modalities, joint, SAM, M-SAM and its variants, mixture, rest."""
+    """Method names in the order of `ORDER`; a variant follows its method, unknown ones come last."""
 
     def rank(name: str) -> tuple[int, str]:
-        stem = name.split("+")[0]
-        return (ORDER.index(stem) if stem in ORDER else len(ORDER), name)
+        method = stem(name)
+        return (ORDER.index(method) if method in ORDER else len(ORDER), name)
 
     return sorted(set(names), key=rank)
 
 
+def shown(names: Iterable[str], methods: Iterable[str] = SHOWN) -> list[str]:
+    """The names that are among `methods`, or no methods of this package, in reading order."""
+    return [name for name in in_order(names) if name in methods or stem(name) not in ORDER]
+
+
+def style(name: str) -> Style:
+    """How a method is drawn in every figure; single modalities share one style, unknown methods another."""
+    return STYLES.get("unimodal" if stem(name) == "unimodal" else name, OTHER)
+
+
 def color(name: str) -> str:
-    """The color of a method, the same in every figure; single modalities and unknown methods share one."""
-    return COLORS.get(name, "#D55E00")
+    """The color of a method."""
+    return style(name).color
 
 
 def marker(name: str) -> str:
     """The marker of a method."""
-    return MARKERS.get(name, "X")
+    return style(name).marker
 
 
 def dashes(name: str) -> str | tuple:
     """The line style of a method, so that color is never the only difference."""
-    return (0, (6, 2)) if name.startswith("unimodal") else DASHES.get(name, "solid")
+    return style(name).dashes

@@ -12,7 +12,25 @@ OUTPUTS = {
     "UR-Funny": ["audio", "video", "text", "fused"],
     "AVE": ["audio", "video", "fused"],
 }
-OURS = {"joint": "Joint-Train", "sam": "SAM", "msam": "M-SAM"}
+OURS = {
+    "joint": "Joint-Train",
+    "mses": "MSES",
+    "mslr": "MSLR",
+    "ogm_ge": "OGM-GE",
+    "agm": "AGM",
+    "mmpareto": "MM-Pareto",
+    "cggm": "CGGM",
+    "reconboost": "Recon-Boost",
+    "sam": "SAM",
+    "msam": "M-SAM",
+}
+"""Our name of each multimodal method of the paper, and the paper's."""
+
+
+def methods(fusion: str) -> list[str]:
+    """Our names of the multimodal methods in the paper's table of this fusion, from above."""
+    theirs = set(reported().query("fusion == @fusion")["method"])
+    return [name for name, text in OURS.items() if text in theirs]
 
 
 def reported() -> pd.DataFrame:

@@ -7,9 +7,11 @@ from typing import Any
 import pandas as pd
 
 from msam.analysis.names import in_order, label
-from msam.analysis.provenance import footer
+from msam.analysis.provenance import footer, listed
 from msam.analysis.sources import Study, evidence, record_json
 from msam.analysis.table import DASH, Block, Table
+
+METHODS = "methods"  # of the search space: the ranges of single methods
 
 
 def datasets_table(study: Study) -> Table:
@@ -100,6 +102,20 @@ def common_settings(study: Study) -> Table:
     return _table("Settings shared by all methods", rows, note, footer(study), "common_settings")
 
 
+def space_table(study: Study) -> Table:
+    """From which ranges the search drew, for every method and for those with parameters of their own."""
+    space = _space(study)
+    ranges = [("every method", name, bounds) for name, bounds in space.items() if name != METHODS]
+    for method in in_order(space.get(METHODS, {})):
+        ranges += [(label(method), name, bounds) for name, bounds in space[METHODS][method].items()]
+    rows = [
+        {"method": method, "evidence": study.level, "parameter": name, "from": f"{low:g}", "to": f"{high:g}"}
+        for method, name, (low, high) in ranges
+    ]
+    note = "A range of a method's own replaces that of every method. Rho: only methods that have a radius."
+    return _table("Space of the search", rows, note, search_footer(study), "space")
+
+
 def chosen_table(study: Study) -> Table:
     """The hyper-parameters the search chose."""
     chosen = (study.search or {}).get("chosen", [])
@@ -111,6 +127,7 @@ def chosen_table(study: Study) -> Table:
             "method": label(row["name"]),
             "learning rate": _number(row["lr"]),
             "rho": _number(row.get("rho")),
+            "own parameters": _options(row.get("options")),
         }
         for row in chosen
     ]
@@ -134,6 +151,7 @@ def search_table(study: Study) -> Table:
                 "trial": row.trial,
                 "learning rate": _number(row.lr),
                 "rho": _number(row.rho),
+                "own parameters": _options(getattr(row, "options", None)),
                 "validation accuracy (%)": _number(_percent(row.validation_accuracy), 1),
                 "validation loss": _number(row.validation_loss, 3),
                 "state": row.state,
@@ -149,11 +167,13 @@ def search_sentence(study: Study) -> str:
     if not study.search:
         return "No search is recorded beside these records."
     search = study.search
-    ranges = [f"{name} from {low:g} to {high:g}" for name, (low, high) in search["space"].items()]
+    shared = {name: bounds for name, bounds in search["space"].items() if name != METHODS}
+    ranges = ", ".join(f"{name} from {low:g} to {high:g}" for name, (low, high) in shared.items())
+    own = listed([label(name) for name in in_order(_space(study).get(METHODS, {}))], most=99)
     return (
-        f"Every method had the same {search['budget']} trials, drawn log-uniformly ({', '.join(ranges)}) and "
-        f"run with seed {search['seed']} on data without the test split; the highest validation accuracy "
-        "after the last epoch won."
+        f"Every method had the same {search['budget']} trials, drawn log-uniformly ({ranges}"
+        f"{f'; with ranges of their own: {own}' if own else ''}) and run with seed {search['seed']} on data "
+        "without the test split; the highest validation accuracy after the last epoch won."
     )
 
 
@@ -166,6 +186,21 @@ def setup_sentence(study: Study) -> str:
     return (
         f"{len(trained)} cells were trained on {trained['dataset'].nunique()} datasets at the evidence level "
         f"{study.level}, with {_range(seeds)} seeds each and the same splits for every method."
+    )
+
+
+def _space(study: Study) -> dict[str, Any]:
+    """Ranges by parameter; under `METHODS` those of single methods, by method and parameter."""
+    return (study.search or {}).get("space", {})
+
+
+def _options(options: Any) -> str:
+    """Parameters of one method as "alpha 0.8", a dash where there are none."""
+    if not isinstance(options, dict) or not options:
+        return DASH
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
+        for name, value in options.items()
     )
 
 

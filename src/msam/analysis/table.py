@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,14 +31,14 @@ class Block:
     """A part of a table with its own columns.
 
     Attributes:
-        rows: the texts shown.
+        rows: the texts shown; columns of two levels give two lines of headings.
         heading: a line above the part, may be empty.
-        strong: (row position, column name) of the cells in bold.
+        strong: (row position, column) of the cells in bold.
     """
 
     rows: pd.DataFrame
     heading: str = ""
-    strong: frozenset[tuple[int, str]] = frozenset()
+    strong: frozenset[tuple[int, Any]] = frozenset()
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,6 +94,12 @@ class Table:
         return notes
 
 
+def grouped(rows: list[dict[tuple[str, str], Any]]) -> pd.DataFrame:
+    """Rows whose columns are pairs, a group's heading ("" for none) and a column's own."""
+    frame = pd.DataFrame(rows)
+    return frame.set_axis(pd.MultiIndex.from_tuples(frame.columns), axis=1) if rows else frame
+
+
 def percent(interval: Interval) -> str:
     """Fractions in [0, 1] as "61.2 ± 1.3" percent; without an interval "61.2", without a number a dash."""
     return number(interval.scaled(100), 1)
@@ -114,7 +123,8 @@ def ends(interval: Interval, digits: int = 1, signed: bool = False) -> str:
 
 
 def _html(block: Block) -> str:
-    head = "".join(f"<th>{escape(str(column))}</th>" for column in block.rows.columns)
+    pairs = block.rows.columns.nlevels == 2
+    head = _grouped_head(block.rows.columns) if pairs else _head(block.rows.columns)
     body = []
     for i, row in enumerate(block.rows.itertuples(index=False)):
         cells = []
@@ -124,7 +134,22 @@ def _html(block: Block) -> str:
             style = "" if isinstance(value, Html) else _wrap(str(value))
             cells.append(f"<td{style}>{text}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    kind = "dataframe grouped" if pairs else "dataframe"
+    return f'<table class="{kind}"><thead>{head}</thead><tbody>{"".join(body)}</tbody></table>'
+
+
+def _head(columns: Iterable[Any]) -> str:
+    return f"<tr>{''.join(f'<th>{escape(str(column))}</th>' for column in columns)}</tr>"
+
+
+def _grouped_head(columns: Iterable[tuple[str, str]]) -> str:
+    """Two lines: a heading above each run of columns of the same group, then the columns' own."""
+    groups = [(group, len(list(run))) for group, run in groupby(columns, key=lambda column: column[0])]
+    above = "".join(
+        f'<th colspan="{size}">{escape(group)}</th>' if group else "<th></th>" * size
+        for group, size in groups
+    )
+    return f"<tr>{above}</tr>{_head(column for _, column in columns)}"
 
 
 def _wrap(text: str) -> str:

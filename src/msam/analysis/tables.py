@@ -1,4 +1,4 @@
-"""Tables 1 and 2 from our records, the paper's own numbers, and what depends on our definitions."""
+"""The paper's own numbers, and what depends on our definitions."""
 
 from __future__ import annotations
 
@@ -7,68 +7,16 @@ from pathlib import Path
 import pandas as pd
 
 from msam.analysis import paper
-from msam.analysis.findings import supported
-from msam.analysis.metrics import by_seed, final_gaps
+from msam.analysis.accuracy import NUMBERS, detail_table
+from msam.analysis.metrics import by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import Interval, mean_interval, paired_difference
-from msam.analysis.table import DASH, Block, Table, ends, number, percent
+from msam.analysis.table import DASH, Block, Table, number, percent
 
-NUMBERS = {"late": 1, "early": 2}
 RULES = {"last": "last epoch", "best_validation": "best validation epoch", "best_test": "best test epoch"}
 NOT_RUN = "not run: data not available at level {level}"
-NOTE = (
-    "Test accuracy in percent after the last epoch, mean ± half of the 95 % Student-t interval over n seeds. "
-    "Accuracy of a modality: of its Shapley response; a network of one modality stands in its column. "
-    "Tau: overfitting gap of the fused output (Eq. 1). "
-    "Bold: the paired difference to every other multimodal method has an interval above zero."
-)
-
-
-def accuracy_table(study: Study, fusion: str, rule: str = "last") -> Table:
-    """Table 1 (late) or 2 (early) on our data: accuracy per modality and fused, n, interval, tau, state."""
-    cells = study.cells[study.cells["fusion"] == fusion]
-    data = accuracy_data(study, fusion, rule)
-    blocks = tuple(
-        _accuracy_block(rows, modalities(study, dataset), data[data["dataset"] == dataset])
-        for dataset, rows in cells.groupby("dataset", sort=False)
-    )
-    title = f"Table {NUMBERS[fusion]}, our data: {fusion} fusion"
-    return Table(title, blocks, data, NOTE, footer(study), file=f"table{NUMBERS[fusion]}_{fusion}")
-
-
-def accuracy_data(study: Study, fusion: str, rule: str = "last") -> pd.DataFrame:
-    """The numbers of `accuracy_table`, a row for each cell and output; one without numbers keeps its row."""
-    runs = study.frames.runs[study.frames.runs["fusion"] == fusion]
-    test = runs[(runs["rule"] == rule) & (runs["split"] == "test")]
-    gaps = final_gaps(runs, rule)
-    best = supported(study, rule)
-    rows = []
-    for cell in study.cells[study.cells["fusion"] == fusion].itertuples():
-        for output in _outputs(study, cell.dataset, cell.name):
-            source = "fused" if cell.name.startswith("unimodal") else output
-            accuracy = mean_interval(_pick(test, cell, source)["accuracy"])
-            tau = mean_interval(_pick(gaps, cell, source)["tau"])
-            rows.append(
-                {
-                    "dataset": cell.dataset,
-                    "level": cell.evidence,
-                    "fusion": fusion,
-                    "method": cell.name,
-                    "output": output,
-                    "accuracy": accuracy.mean,
-                    "accuracy_low": accuracy.low,
-                    "accuracy_high": accuracy.high,
-                    "n": accuracy.n,
-                    "tau": tau.mean,
-                    "tau_low": tau.low,
-                    "tau_high": tau.high,
-                    "supported_best": output == "fused" and best.get((cell.dataset, fusion)) == cell.name,
-                    "state": cell.text,
-                }
-            )
-    return pd.DataFrame(rows)
 
 
 def paper_table(study: Study, fusion: str) -> Table:
@@ -116,6 +64,19 @@ def rules_table(study: Study) -> Table:
     return Table(title, _one(rows), pd.DataFrame(data), note, footer(study), file="selection_rules")
 
 
+def rules_sentence(study: Study) -> str:
+    """How much choosing the epoch on the test split adds, over the cells with numbers."""
+    by_rule = {rule: by_seed(study.frames.runs, rule=rule) for rule in ("best_test", "best_validation")}
+    keys = by_rule["best_test"].keys()
+    points = [100 * _difference(by_rule["best_test"], by_rule["best_validation"], key).mean for key in keys]
+    if not points:
+        return "There are no records yet."
+    return (
+        f"Choosing the best test epoch instead of the best validation epoch adds {min(points):.2f} to "
+        f"{max(points):.2f} points over {len(points)} cells, {sum(points) / len(points):.2f} in the mean."
+    )
+
+
 def heads_table(study: Study) -> Table:
     """Late fusion: accuracy of each modality's Shapley response beside that of its own linear head."""
     runs = study.frames.runs
@@ -147,47 +108,8 @@ def heads_table(study: Study) -> Table:
 
 def write_tables(study: Study, folder: Path) -> list[Path]:
     """Write the result tables as CSV files into `folder`."""
-    made = [accuracy_table(study, fusion) for fusion in NUMBERS]
+    made = [detail_table(study, fusion) for fusion in NUMBERS]
     return [table.write_csv(folder) for table in [*made, rules_table(study), heads_table(study)]]
-
-
-def _accuracy_block(cells: pd.DataFrame, names: list[str], data: pd.DataFrame) -> Block:
-    rows, strong = [], set()
-    for i, cell in enumerate(cells.itertuples()):
-        mine = data[data["method"] == cell.name].set_index("output")
-        own = "fused" if "fused" in mine.index else mine.index[0]
-        accuracy = _interval(mine, own)
-        row = {"method": label(cell.name), "evidence": cell.evidence}
-        row |= {output: percent(_interval(mine, output)) for output in [*names, "fused"]}
-        row |= {
-            "n": accuracy.n,
-            "95 % interval": ends(accuracy.scaled(100)),
-            "tau": number(_interval(mine, own, "tau"), 2),
-            "state": cell.text,
-        }
-        if mine["supported_best"].any():
-            strong.add((i, "fused"))
-        rows.append(row)
-    first = cells.iloc[0]
-    return Block(pd.DataFrame(rows), f"{first['dataset']}: {first['evidence']}", frozenset(strong))
-
-
-def _interval(rows: pd.DataFrame, output: str, value: str = "accuracy") -> Interval:
-    if output not in rows.index:
-        return mean_interval([])
-    row = rows.loc[output]
-    return Interval(row[value], row[f"{value}_low"], row[f"{value}_high"], int(row["n"]))
-
-
-def _outputs(study: Study, dataset: str, name: str) -> list[str]:
-    """A single-modality network has one output, which stands in its modality's column."""
-    return [name.partition("+")[2]] if name.startswith("unimodal") else [*modalities(study, dataset), "fused"]
-
-
-def _pick(frame: pd.DataFrame, cell, output: str) -> pd.DataFrame:
-    return frame[
-        (frame["dataset"] == cell.dataset) & (frame["name"] == cell.name) & (frame["output"] == output)
-    ]
 
 
 def _lead(cell) -> dict[str, str]:

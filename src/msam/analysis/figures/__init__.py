@@ -1,0 +1,35 @@
+"""Figures of the book: transparent SVG, readable on white and on near-black, and at a width of 400 px."""
+
+from msam.analysis.figures.cost import cost_bars
+from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap_curves, loss_curves
+from msam.analysis.figures.draw import Picture
+from msam.analysis.figures.points import accuracy_points, gain_points
+from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
+from msam.analysis.figures.setup import samples, search_points
+from msam.analysis.figures.shares import (
+    dominance_curves,
+    dominant_share_curves,
+    share_curves,
+    switch_curves,
+)
+
+__all__ = [
+    "Picture",
+    "accuracy_curves",
+    "accuracy_points",
+    "against_points",
+    "budget_points",
+    "cost_bars",
+    "dominance_curves",
+    "dominant_share_curves",
+    "evaluation_curves",
+    "gain_points",
+    "gap_curves",
+    "loss_curves",
+    "profile_curves",
+    "rank_points",
+    "samples",
+    "search_points",
+    "share_curves",
+    "switch_curves",
+]

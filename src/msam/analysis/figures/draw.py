@@ -1,0 +1,152 @@
+"""What all figures share: the style, panels of fixed size, bands over seeds, legends."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from msam.analysis.names import GRAY, color, label, marker
+from msam.analysis.statistics import Interval
+
+WIDTH = 5.4  # inches: narrow, so that little is lost when it shrinks to a phone
+LEGEND_COLUMNS = 3
+ROW = 0.19  # inches of one method in a figure of points
+STYLE: Any = {
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10.5,
+    "legend.fontsize": 9.5,
+    "text.color": GRAY,
+    "axes.edgecolor": GRAY,
+    "axes.labelcolor": GRAY,
+    "axes.titlecolor": GRAY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "legend.labelcolor": GRAY,
+    "lines.linewidth": 1.6,
+    "figure.constrained_layout.h_pad": 0.06,
+    "svg.hashsalt": "msam",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """A finished figure; Jupyter shows it as SVG. `svg` is the same text for the same records."""
+
+    svg: str
+    figure: Figure
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
+def picture(draw: Callable[..., Figure]) -> Callable[..., Picture]:
+    """Run a drawing function in the book's style and render its figure."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Picture:
+        with mpl.rc_context(STYLE):
+            figure = draw(*args, **kwargs)
+            file = io.StringIO()
+            figure.savefig(file, format="svg", metadata={"Date": None})
+        return Picture(file.getvalue(), figure)
+
+    return drawn
+
+
+def panels(rows: int, columns: int, legend_lines: int) -> tuple[Figure, np.ndarray]:
+    """Panels of fixed size in inches: an automatic layout would take a third of the drawing time."""
+    top = 0.3 + (0.15 + 0.2 * legend_lines if legend_lines else 0)
+    bottom, panel, between = 0.45, 1.25, 0.5
+    height = top + bottom + rows * panel + (rows - 1) * between
+    figure = Figure(figsize=(WIDTH, height))
+    figure.subplots_adjust(
+        left=0.65 / WIDTH,
+        right=1 - 0.1 / WIDTH,
+        bottom=bottom / height,
+        top=1 - top / height,
+        hspace=between / panel,
+        wspace=0.08,
+    )
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex="row", sharey="row")
+
+
+def band(axes: Axes, summary: pd.DataFrame, shade: str, style: Any, text: str) -> None:
+    """The mean against x as a line, its interval as a band where there is one: columns x, mean, low, high."""
+    if summary.empty:
+        return
+    summary = summary.sort_values("x")
+    axes.plot(summary["x"], summary["mean"], color=shade, linestyle=style, label=text)
+    axes.fill_between(summary["x"], summary["low"], summary["high"], color=shade, alpha=0.15, linewidth=0)
+
+
+def finish(axes: Axes, title: str, text: str) -> None:
+    """Title, name of the y axis and whole numbers on the x axis; a panel without lines says so."""
+    axes.set_title(title)
+    axes.set_ylabel(text)
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+    if not axes.lines:
+        axes.text(0.5, 0.5, "no records", transform=axes.transAxes, ha="center", style="italic")
+
+
+def legend(figure: Figure, *panels: Axes) -> None:
+    """One legend above all panels, each entry once."""
+    entries: dict[str, Any] = {}
+    for axes in panels:
+        entries |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if entries:
+        place: Any = "outside upper center" if figure.get_layout_engine() else "upper center"
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc=place,
+            ncols=LEGEND_COLUMNS,
+            columnspacing=1.2,
+            handlelength=1.8,
+            handletextpad=0.5,
+        )
+
+
+def method_rows(axes: Axes, names: list[str]) -> None:
+    """A line for each method from above, with its name on the y axis and a hairline for the eye."""
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", color=GRAY, linewidth=0.4, alpha=0.35)
+    axes.set_axisbelow(True)
+
+
+def interval_point(axes: Axes, height: float, name: str, interval: Interval, face: str = "") -> None:
+    """A method's mean as its marker and its interval as a bar; `face` fills the marker otherwise."""
+    if interval.exists:
+        axes.plot([interval.low, interval.high], [height, height], color=color(name), linewidth=2)
+    axes.plot(
+        interval.mean,
+        height,
+        marker(name),
+        color=color(name),
+        markersize=6,
+        markerfacecolor=face or color(name),
+    )
+
+
+def empty(text: str) -> Figure:
+    """A line of text where there is nothing to draw."""
+    figure = Figure(figsize=(WIDTH, 0.8))
+    figure.text(0.5, 0.5, text, ha="center", va="center", style="italic")
+    return figure

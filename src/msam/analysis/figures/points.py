@@ -1,0 +1,71 @@
+"""One line for each method: its mean, interval and seeds, a panel for each dataset and fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from msam.analysis.figures.draw import ROW, WIDTH, empty, interval_point, method_rows, picture
+from msam.analysis.metrics import CELL, by_seed, gains_over_joint, is_unimodal
+from msam.analysis.names import GRAY, color, in_order
+from msam.analysis.sources import Study
+from msam.analysis.statistics import mean_interval
+
+
+@picture
+def accuracy_points(study: Study) -> Figure:
+    """Fused test accuracy of every multimodal method: mean, 95 % interval, each seed; rows are datasets."""
+    values = by_seed(study.frames.runs)
+    cells = study.cells[~is_unimodal(study.cells["name"])]
+    return _points(
+        cells, lambda key: 100 * values.get(key, pd.Series(dtype=float)), "fused test accuracy (%)"
+    )
+
+
+@picture
+def gain_points(study: Study) -> Figure:
+    """Gain over joint training D_rel (Eq. 21): mean, 95 % interval, each seed; rows are datasets."""
+    gains = gains_over_joint(study.frames.runs)
+    values = {key: rows.set_index("seed")["gain"] for key, rows in gains.groupby(CELL)}
+    cells = study.cells[~is_unimodal(study.cells["name"]) & (study.cells["name"] != "joint")]
+    return _points(
+        cells, lambda key: values.get(key, pd.Series(dtype=float)), "gain over joint (%)", zero=True
+    )
+
+
+def _points(cells: pd.DataFrame, values: Callable, text: str, zero: bool = False) -> Figure:
+    """One panel for each dataset x fusion, one line for each method; a cell without numbers says why."""
+    if cells.empty:
+        return empty("no records yet")
+    datasets, fusions = list(dict.fromkeys(cells["dataset"])), list(dict.fromkeys(cells["fusion"]))
+    names = in_order(cells["name"])
+    size = (WIDTH, 0.6 + (0.5 + ROW * len(names)) * len(datasets))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(datasets), len(fusions), squeeze=False, sharey=True, sharex="row")
+    states = cells.set_index(CELL)["state"].to_dict()
+    for row, dataset in enumerate(datasets):
+        for column, fusion in enumerate(fusions):
+            axes = grid[row, column]
+            for height, name in enumerate(names):
+                series = values((dataset, fusion, name)).dropna()
+                _point(axes, height, name, series, states.get((dataset, fusion, name), "missing"))
+            if zero:
+                axes.axvline(0, color=GRAY, linewidth=0.8)
+            axes.set_title(f"{dataset}, {fusion}")
+            method_rows(axes, names)
+    for axes in grid[-1]:
+        axes.set_xlabel(text)
+    return figure
+
+
+def _point(axes: Axes, height: int, name: str, series: pd.Series, state: str) -> None:
+    if series.empty:
+        reason = {"undefined": "not defined", "done": "diverged"}.get(state, state)
+        axes.text(0.02, height, reason, transform=axes.get_yaxis_transform(), va="center", style="italic")
+        return
+    axes.plot(series, np.full(len(series), height), "|", color=color(name), markersize=7, alpha=0.5)
+    interval_point(axes, height, name, mean_interval(series))

@@ -1,0 +1,324 @@
+"""All methods side by side over the cells of dataset and fusion: ranks, means, M-SAM against each of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from msam.analysis import aggregate
+from msam.analysis.findings import VERDICTS, verdict
+from msam.analysis.metrics import is_unimodal
+from msam.analysis.names import in_order, label
+from msam.analysis.provenance import footer
+from msam.analysis.sources import Study
+from msam.analysis.statistics import Interval, mean_interval, paired_difference
+from msam.analysis.table import DASH, Block, Table, grouped, number
+
+Grids = dict[tuple[str, str], pd.DataFrame]
+
+NO_RECORDS = "There are no records yet, so nothing can be compared."
+BOOTSTRAP = (
+    "95 % intervals of ranks, interquartile means and probabilities: bootstrap over the seeds of each cell."
+)
+UNCORRECTED = "Readings are not corrected for the number of comparisons."
+
+
+def grids(study: Study) -> Grids:
+    """(dataset, fusion) -> fused test accuracy, seeds x multimodal methods; NaN: none."""
+    runs = study.frames.runs
+    runs = runs[(runs["rule"] == "last") & (runs["split"] == "test") & (runs["output"] == "fused")]
+    runs = runs[~is_unimodal(runs["name"])]
+    found = {key: rows.pivot(index="seed", columns="name", values="accuracy") for key, rows in _blocks(runs)}
+    order = list(study.cells[["dataset", "fusion"]].drop_duplicates().itertuples(index=False, name=None))
+    return {key: found[key] for key in order if key in found}
+
+
+def normalized(cells: Grids, reference: str = "joint") -> Grids:
+    """Accuracies in percent of the reference's mean in the same cell; cells without it are left out."""
+    return {
+        key: 100 * grid / grid[reference].mean() for key, grid in cells.items() if reference in grid.columns
+    }
+
+
+def ranking(study: Study) -> pd.DataFrame:
+    """Every multimodal method with records, those in all cells first, best mean rank first.
+
+    Returns:
+        A row for each: name, cells (number it has runs in), complete (whether these are all), rank (Interval:
+        mean over its cells and seeds of its rank among the methods there), score (Interval:
+        interquartile mean of its runs' accuracies in percent of joint's mean), n (fewest seeds in a cell).
+    """
+    cells = grids(study)
+    names = in_order(name for grid in cells.values() for name in grid.columns)
+    rank, scores = _mean_ranks(cells, names), normalized(cells)
+    rows = []
+    for name in names:
+        counts = [int(grid[name].count()) for grid in cells.values() if name in grid.columns]
+        runs = strata(scores, name)
+        score = Interval(*_bootstrap(runs, _pooled_iqm), min(map(len, runs))) if runs else mean_interval([])
+        rows.append((name, len(counts), len(counts) == len(cells), rank[name], score, min(counts)))
+    out = pd.DataFrame(rows, columns=["name", "cells", "complete", "rank", "score", "n"]).astype(
+        {"complete": bool}
+    )
+    place = [(not row.complete, row.rank.mean) for row in out.itertuples()]
+    return out.iloc[sorted(range(len(out)), key=place.__getitem__)].reset_index(drop=True)
+
+
+def against(study: Study, first: str = "msam") -> pd.DataFrame:
+    """`first` against every other multimodal method over the cells where both have runs.
+
+    Returns:
+        A row for each: name, cells, n (seeds), difference (Interval: first - name, mean over cells, paired by
+        seed), probability (Interval: P(first > name), mean over cells), and higher, lower, apart, unknown (in
+        how many cells the interval of the difference says so).
+    """
+    cells = grids(study)
+    names = in_order(name for grid in cells.values() for name in grid.columns if first in grid.columns)
+    rows = []
+    for name in names:
+        if name == first:
+            continue
+        both = [grid[[first, name]] for grid in cells.values() if {first, name} <= set(grid.columns)]
+        found = Counter(verdict(paired_difference(grid[first], grid[name])) for grid in both)
+        difference = overall(grid[first] - grid[name] for grid in both)
+        row = {"name": name, "cells": len(both), "n": difference.n, "difference": difference}
+        row |= {"probability": _improvement(both, first, name)}
+        rows.append(row | {word: found[word] for word in VERDICTS})
+    return pd.DataFrame(rows, columns=["name", "cells", "n", "difference", "probability", *VERDICTS])
+
+
+def overall(differences: Iterable[pd.Series]) -> Interval:
+    """Mean over cells of a number by seed, with its interval over the seeds that all cells have."""
+    return mean_interval(pd.concat(list(differences), axis=1).mean(axis=1, skipna=False))
+
+
+def profile(study: Study, names: Iterable[str], points: int = 121) -> pd.DataFrame:
+    """Performance profiles: the fraction of a method's runs whose normalized accuracy is above a threshold.
+
+    Returns:
+        A row for each method and threshold: name, x (threshold), mean (the fraction), low, high.
+    """
+    scores = normalized(grids(study))
+    runs = {name: found for name in names if (found := strata(scores, name))}
+    if not runs:
+        return pd.DataFrame(columns=["name", "x", "mean", "low", "high"])
+    every = np.concatenate([part for found in runs.values() for part in found])
+    thresholds = np.linspace(every.min() - 1, every.max() + 1, points)
+
+    def fraction(samples: Iterable[np.ndarray]) -> np.ndarray:
+        return aggregate.performance_profile(np.concatenate(list(samples), axis=-1), thresholds)
+
+    frames = []
+    for name, found in runs.items():
+        mean, low, high = aggregate.stratified_bootstrap(found, fraction)
+        frames.append(pd.DataFrame({"name": name, "x": thresholds, "mean": mean, "low": low, "high": high}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def strata(cells: Grids, name: str) -> list[np.ndarray]:
+    """The runs of a method, one array a cell that has any."""
+    columns = [grid[name].dropna().to_numpy() for grid in cells.values() if name in grid.columns]
+    return [column for column in columns if len(column)]
+
+
+def ranking_table(study: Study) -> Table:
+    """Mean rank and interquartile mean of every method; those that lack cells in a part of their own."""
+    found = ranking(study)
+    count = len(grids(study))
+    blocks = [
+        (complete, Block(_ranking_rows(part, study.level), "" if complete else "Not in all cells"))
+        for complete, part in found.groupby("complete", sort=False)
+    ]
+    data = _numbers(found, {"rank": 1, "score": 1})
+    note = (
+        f"Mean rank: by fused test accuracy among the methods, mean over seeds and {count} cells, 1 is best. "
+        "Interquartile mean: the middle half of all runs, each in percent of joint training's mean in its "
+        "cell. n: seeds of the cell with fewest. A method that lacks cells is ranked only where it has runs, "
+        f"so its numbers are not comparable with the others'. {BOOTSTRAP}"
+    )
+    shown = tuple(block for _, block in blocks)
+    return Table("Mean rank and interquartile mean", shown, data, note, footer(study), file="ranking")
+
+
+def against_table(study: Study, first: str = "msam") -> Table:
+    """`against` as a table: the mean difference in points, P(first > method), and counts of cells."""
+    found = against(study, first)
+    rows = [
+        {
+            "method": label(row.name),
+            "evidence": study.level,
+            f"{label(first)} minus method (points)": number(row.difference.scaled(100), 2, signed=True),
+            "n": row.n,
+            "reading": VERDICTS[verdict(row.difference)],
+            f"P({label(first)} > method)": span(row.probability, 2),
+            "cells": row.cells,
+            "higher": row.higher,
+            "lower": row.lower,
+            "not told apart": row.apart,
+        }
+        for row in found.itertuples()
+    ]
+    note = (
+        "Fused test accuracy after the last epoch, mean over the cells in which both have runs, paired by "
+        "seed, ± half of the 95 % Student-t interval over n seeds. P: probability that a run of "
+        f"{label(first)} is better than one of the method in the same cell, ties count one half. Higher, "
+        f"lower: in how many cells. {UNCORRECTED} {BOOTSTRAP}"
+    )
+    title = f"{label(first)} against every method"
+    data = _numbers(found, {"difference": 100, "probability": 1})
+    return Table(title, (Block(pd.DataFrame(rows)),), data, note, footer(study), file="against")
+
+
+def cells_table(study: Study, first: str = "msam") -> Table:
+    """Differences of `first` to every method in each cell; bold where the interval excludes zero."""
+    cells = grids(study)
+    names = in_order(name for grid in cells.values() for name in grid.columns if name != first)
+    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
+    rows, strong, data = [], set(), []
+    for i, name in enumerate(names):
+        row = {("", "method"): label(name)}
+        for (dataset, fusion), grid in cells.items():
+            column = (f"{dataset}: {evidence[dataset]}", fusion)
+            row[column] = DASH
+            if {first, name} <= set(grid.columns):
+                points = paired_difference(grid[first], grid[name]).scaled(100)
+                row[column] = (
+                    f"{number(points, 2, signed=True)}{'' if points.exists else f' (n = {points.n})'}"
+                )
+                if verdict(points) in ("higher", "lower"):
+                    strong.add((i, column))
+                where = {"dataset": dataset, "level": evidence[dataset], "fusion": fusion, "method": name}
+                data.append(where | spread("points", points))
+        rows.append(row)
+    counts = {int(grid[first].count()) for grid in cells.values() if first in grid.columns}
+    seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)})) if counts else "no"
+    note = (
+        f"{label(first)} minus the method in points of fused test accuracy, paired by seed, ± half of the "
+        f"95 % interval over {seeds} seeds. Bold: the interval excludes zero. {UNCORRECTED}"
+    )
+    title = f"{label(first)} minus every method, cell by cell"
+    blocks = (Block(grouped(rows), strong=frozenset(strong)),)
+    return Table(title, blocks, pd.DataFrame(data), note, footer(study), file="against_cells")
+
+
+def rank_sentence(study: Study, name: str = "msam") -> str:
+    """The mean rank of a method among those in all cells, and which one ranks best."""
+    found = ranking(study)
+    found = found[found["complete"]].reset_index(drop=True)
+    if found.empty:
+        return NO_RECORDS
+    best = found.iloc[0]
+    where = f"Among the {len(found)} methods in all {best['cells']} cells"
+    lead = f"{label(best['name'])} has the best mean rank, {span(best['rank'], 1)}"
+    if name not in set(found["name"]):
+        return f"{where}, {lead}; {label(name)} has no runs in some of them."
+    if best["name"] == name:
+        return f"{where}, {lead}."
+    mine = found.set_index("name").loc[name, "rank"]
+    better = int((found["rank"].map(lambda rank: rank.mean) < mine.mean).sum())
+    before = f"{better} method{'' if better == 1 else 's'}"
+    return f"{where}, {lead}; {label(name)} has {span(mine, 1)}, with {before} before it."
+
+
+def against_sentence(study: Study, first: str = "msam") -> str:
+    """Than how many methods `first` is higher in the mean over cells, and than which it is lower."""
+    found = against(study, first)
+    if found.empty:
+        return f"There are no records of {label(first)} beside another method yet."
+    return f"In the mean over cells, {label(first)} {readings(found, 'difference')}."
+
+
+def readings(found: pd.DataFrame, column: str) -> str:
+    """Counts of what the intervals of a column say about each method, with the names of the lower ones."""
+    words = found[column].map(verdict)
+    names = [label(name) for name in found.loc[words == "lower", "name"]]
+    counts = Counter(words)
+    text = f"is higher than {counts['higher']} of {len(found)} methods, lower than {counts['lower']}"
+    text += f" ({', '.join(names)})" if names else ""
+    text += f", and cannot be told apart from {counts['apart']}"
+    return text + (f"; {counts['unknown']} share too few seeds with it" if counts["unknown"] else "")
+
+
+def span(interval: Interval, digits: int) -> str:
+    """An estimate and the ends of its interval: "0.71 (0.60 to 0.82)"."""
+    if np.isnan(interval.mean):
+        return DASH
+    value = f"{interval.mean:.{digits}f}"
+    ends = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
+    return value + (ends if interval.exists else "")
+
+
+def spread(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as columns of a CSV."""
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high, "n": interval.n}
+
+
+def _blocks(runs: pd.DataFrame) -> Iterable[tuple[tuple[str, str], pd.DataFrame]]:
+    return ((key, rows) for key, rows in runs.groupby(["dataset", "fusion"]))
+
+
+def _mean_ranks(cells: Grids, names: list[str]) -> dict[str, Interval]:
+    """Mean over cells of each method's mean rank over seeds, with its interval."""
+    if not cells:
+        return {}
+    places = [aggregate.ranks(grid.reindex(columns=names).to_numpy()) for grid in cells.values()]
+
+    def mean_rank(samples: Iterable[np.ndarray]) -> np.ndarray:
+        return aggregate.mean(np.stack([aggregate.mean(sample, axis=-2) for sample in samples]), axis=0)
+
+    estimate, low, high = aggregate.stratified_bootstrap(places, mean_rank)
+    fewest = min(map(len, places))
+    return {name: Interval(estimate[i], low[i], high[i], fewest) for i, name in enumerate(names)}
+
+
+def _pooled_iqm(samples: Iterable[np.ndarray]) -> np.ndarray:
+    return aggregate.iqm(np.concatenate(list(samples), axis=-1))
+
+
+def _improvement(both: list[pd.DataFrame], first: str, second: str) -> Interval:
+    """P(first > second), mean over cells; the runs of the two methods are drawn apart from each other."""
+    pairs = [[grid[name].dropna().to_numpy() for name in (first, second)] for grid in both]
+    runs = [column for pair in pairs if all(map(len, pair)) for column in pair]
+    if not runs:
+        return mean_interval([])
+
+    def probability(samples) -> np.ndarray:
+        found = [
+            aggregate.probability_of_improvement(one, two)
+            for one, two in zip(samples[::2], samples[1::2], strict=True)
+        ]
+        return np.mean(found, axis=0)
+
+    return Interval(*_bootstrap(runs, probability), min(map(len, runs)))
+
+
+def _bootstrap(runs: list[np.ndarray], statistic) -> tuple[float, float, float]:
+    estimate, low, high = aggregate.stratified_bootstrap(runs, statistic)
+    return float(estimate), float(low), float(high)
+
+
+def _ranking_rows(part: pd.DataFrame, level: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": label(row.name),
+            "evidence": level,
+            "mean rank": span(row.rank, 1),
+            "interquartile mean (% of joint)": span(row.score, 1),
+            "cells": row.cells,
+            "n": row.n,
+        }
+        for row in part.itertuples()
+    )
+
+
+def _numbers(found: pd.DataFrame, columns: dict[str, float]) -> pd.DataFrame:
+    """The frame with each column of intervals, times a factor, as three columns of numbers."""
+    out = found.drop(columns=list(columns))
+    for name, factor in columns.items():
+        intervals = [interval.scaled(factor) for interval in found[name]]
+        for part, suffix in (("mean", ""), ("low", "_low"), ("high", "_high")):
+            out[name + suffix] = [getattr(interval, part) for interval in intervals]
+    return out
