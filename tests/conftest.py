@@ -37,6 +37,7 @@ PROFILE = """
         methods:
           unimodal: {each: modality, rho: false}
           joint: {rho: false}
+          agm: {rho: false, search: {alpha: [0.5, 2.0]}}
           msam: {}
           mixture: {share: msam}
           outside.undefined: {rho: false}

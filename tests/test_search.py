@@ -13,11 +13,14 @@ from msam import search, studies
 SPACE = {"trials": 5, "seed": 7, "lr": [0.01, 0.3], "rho": [0.001, 10.0]}
 
 
+OWN = {"alpha": [0.1, 2.0]}
+
+
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("column", [0, 1])
-def test_every_stratum_of_the_logarithm_holds_one_draw(seed, column):
-    low, high = (math.log(bound) for bound in (SPACE["lr"], SPACE["rho"])[column])
-    drawn = sorted(draw[column] for draw in search.draws(SPACE | {"seed": seed}))
+@pytest.mark.parametrize("name", ["lr", "rho", "alpha"])
+def test_every_stratum_of_the_logarithm_holds_one_draw(seed, name):
+    low, high = (math.log(bound) for bound in (SPACE | OWN)[name])
+    drawn = sorted(draw[name] for draw in search.draws(SPACE | {"seed": seed}, OWN))
     places = [(math.log(x) - low) / (high - low) * 5 for x in drawn]
     assert all(k - 0.01 <= place <= k + 1.01 for k, place in enumerate(places))  # rounded to 3 digits
 
@@ -27,14 +30,23 @@ def test_draws_repeat_and_are_paired_at_random():
     assert search.draws(SPACE) != search.draws(SPACE | {"seed": 8})
     orders = set()
     for seed in range(20):
-        pairs = sorted(search.draws(SPACE | {"seed": seed}))
-        orders.add(tuple(sorted(range(5), key=lambda i: pairs[i][1])))
+        pairs = sorted(search.draws(SPACE | {"seed": seed}), key=lambda draw: draw["lr"])
+        orders.add(tuple(sorted(range(5), key=lambda i: pairs[i]["rho"])))
     assert len(orders) > 10  # of 120 ways to pair
+
+
+def test_all_methods_try_the_same_rates_and_radii():
+    common = search.draws(SPACE)
+    with_option = search.draws(SPACE, OWN)
+    assert [{k: d[k] for k in ("lr", "rho")} for d in with_option] == common
+    wider = search.draws(SPACE, {"rho": [0.01, 100.0]})
+    assert [d["lr"] for d in wider] == [d["lr"] for d in common]
+    assert [d["rho"] for d in wider] == pytest.approx([10 * d["rho"] for d in common], rel=1e-2)
 
 
 def trial(name="sam", lr=0.1, accuracy=0.5, loss=1.0, state="done", fusion="late"):
     result = {"dataset": "d", "fusion": fusion, "name": name, "lr": lr, "rho": 0.2, "state": state}
-    return result | {"validation_accuracy": accuracy, "validation_loss": loss, "key": "k", "trial": 0}
+    return result | {"options": {}} | {"validation_accuracy": accuracy, "validation_loss": loss, "key": "k", "trial": 0}
 
 
 def test_winners():
@@ -61,7 +73,7 @@ def test_winners():
         ("late", "unstable"): 0.2,
         ("early", "best"): 0.4,
     }
-    assert all(set(row) == {"dataset", "fusion", "name", "lr", "rho"} for row in search.winners(trials))
+    assert all(set(row) == {"dataset", "fusion", "name", "lr", "rho", "options"} for row in search.winners(trials))
 
 
 class Here:
@@ -125,28 +137,38 @@ def test_a_search(profile, tmp_path, seen, capsys):
     content = json.loads(output.read_text())
     draws = search.draws(profile["search"])
 
-    names = ["unimodal+m1", "unimodal+m2", "joint", "msam", "outside.undefined"]
+    names = ["unimodal+m1", "unimodal+m2", "joint", "agm", "msam", "outside.undefined"]
     assert {call[:2] for call in seen} == {(n, f) for n in names for f in ("late", "early")}
     for name in names:
         for fusion in ("late", "early"):
             tried = [(lr, rho) for n, f, lr, rho, *_ in seen if (n, f) == (name, fusion)]
-            assert tried == (draws if name == "msam" else [(lr, None) for lr, _ in draws])
+            assert tried == [(d["lr"], d["rho"] if name == "msam" else None) for d in draws]
     assert {call[4:] for call in seen} == {(1000, ("train", "validation"))}
 
     assert content["budget"] == 4
     assert content["seed"] == 1000
-    assert content["space"] == {"lr": [0.01, 0.3], "rho": [0.01, 0.5]}
-    assert len(content["trials"]) == len(seen) == 10 * 4
+    assert content["space"] == {
+        "lr": [0.01, 0.3],
+        "rho": [0.01, 0.5],
+        "methods": {"agm": {"alpha": [0.5, 2.0]}},
+    }
+    strengths = {t["options"]["alpha"] for t in content["trials"] if t["name"] == "agm"}
+    assert len(strengths) == 4
+    assert all(0.5 <= alpha <= 2.0 for alpha in strengths)
+    assert not any(t["options"] for t in content["trials"] if t["name"] != "agm")
+    assert len(content["trials"]) == len(seen) == 12 * 4
     states = {(t["name"], t["fusion"]): t["state"] for t in content["trials"]}
     assert {where for where, state in states.items() if state != "done"} == {("undefined", "early")}
 
     chosen = studies.chosen(profile)
-    assert len(chosen) == 9  # of ten cells one is undefined
+    assert len(chosen) == 11  # of twelve cells one is undefined
     for (dataset, fusion, name), values in chosen.items():
         rows = [t for t in content["trials"] if (t["fusion"], t["name"]) == (fusion, name)]
         best = max(rows, key=lambda t: (t["validation_accuracy"], -t["validation_loss"]))
         assert dataset == "controlled"
-        assert values == {"lr": best["lr"], "rho": best["rho"]}
+        assert values == {k: best[k] for k in ("lr", "rho", "options")}
+    (strong,) = studies.cells(profile, "tiny", "controlled", "late", "agm")
+    assert strong.config["options"] == chosen["controlled", "late", "agm"]["options"]
     (mixture,) = studies.cells(profile, "tiny", "controlled", "late", "mixture")
     assert mixture.config["rho"] == chosen["controlled", "late", "msam"]["rho"]
 

@@ -96,9 +96,9 @@ def test_the_path_of_a_record(grid):
 
 def test_chosen_hyperparameters_reach_their_cell_only(grid):
     rows = [
-        {"dataset": "watch", "fusion": "late", "name": "msam", "lr": 0.2, "rho": 0.3},
-        {"dataset": "watch", "fusion": "late", "name": "unimodal+gyro", "lr": 0.4, "rho": None},
-        {"dataset": "watch", "fusion": "late", "name": "mixture", "lr": 9.0, "rho": 9.0},
+        {"dataset": "watch", "fusion": "late", "name": "msam", "lr": 0.2, "rho": 0.3, "options": {"reading": "encoder"}},
+        {"dataset": "watch", "fusion": "late", "name": "unimodal+gyro", "lr": 0.4, "rho": None, "options": {}},
+        {"dataset": "watch", "fusion": "late", "name": "mixture", "lr": 9.0, "rho": 9.0, "options": {"share": 0.1}},
     ]
     studies.chosen_path(grid).write_text(json.dumps(rows))
     assert studies.chosen_path(grid).name == "grid.chosen.json"
@@ -108,7 +108,9 @@ def test_chosen_hyperparameters_reach_their_cell_only(grid):
     assert found["watch/late/unimodal+gyro"] == (0.4, None)
     assert found["watch/late/msam+encoder"] == (0.1, 0.05)
     assert found["watch/early/msam"] == (0.1, 0.05)
+    assert one(grid, "watch", "late", "msam").config["options"] == {"reading": "encoder"}
     mixture = one(grid, "watch", "late", "mixture")
+    assert mixture.config["options"] == {"share": "msam"}
     assert mixture.config["optimizer"] == {"lr": 0.2, "momentum": 0.9}
     assert mixture.needs.config["optimizer"]["lr"] == 0.2
 

@@ -35,7 +35,7 @@ class SAM(torch.optim.Optimizer):
         base: optimizer class, or an instance that already holds the parameters.
         rho: radius of the perturbation in weight space, >= 0.
         adaptive: scale the perturbation by the weights (ASAM, Kwon et al., ICML 2021):
-            eps = rho * w^2 * g / || |w| * g ||_2. Its radii are about ten times as large.
+            `eps = rho * w^2 * g / || |w| * g ||_2`. Its radii are about ten times as large.
         **base_kwargs: passed to the class `base`, for example `lr` and `momentum`.
 
     Raises:

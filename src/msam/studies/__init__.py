@@ -166,6 +166,8 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
             needed = more.get("share")
             cell = Cell(config, _pick(done, needed, "method") if isinstance(needed, str) else None, space)
             tuned = found.get((dataset, fusion, (cell.needs or cell).name))
+            if tuned and cell.needs:
+                tuned = {**tuned, "options": {}}
             if cell.name in done:
                 raise ValueError(f"study {study!r} has two methods {cell.name!r}, which would share a record")
             done[cell.name] = cell if tuned is None else with_hyperparameters(cell, **tuned)
