@@ -37,12 +37,12 @@ def test_it_writes_a_row_for_every_method_and_network(step_cost, one_thread, mon
     assert {"device", "python", "torch", "clock", "date", "commit"} <= set(about)
     assert (about["threads"], about["repeats"]) == (1, 1)
 
-    rows = {(r["fusion"], r["modalities"], r["method"]): r for r in record["rows"]}
-    assert set(rows) == {
-        (f, m, name) for f in ("late", "early") for m in (2, 3) for name in step_cost.METHODS
-    }
+    rows = {(r["net"], r["fusion"], r["modalities"], r["method"]): r for r in record["rows"]}
+    fusions = ("late", "early")
+    small = {("small", f, m, name) for f in fusions for m in (2, 3) for name in step_cost.METHODS}
+    assert set(rows) == small | {("resnet18", f, 2, name) for f in fusions for name in step_cost.OPTIMIZERS}
     assert len(capsys.readouterr().out.splitlines()) == len(rows) + 2
-    for (_, _, name), row in rows.items():
+    for (*_, name), row in rows.items():
         low, high = row["ratio_to_sam_iqr"]
         assert 0 < low <= row["ratio_to_sam"] <= high
         assert row["ratio_to_joint"] > 0
@@ -59,7 +59,13 @@ def test_passes_are_those_of_the_algorithms(step_cost, fusion, count):
     made = step_cost.trainers(fusion, batch)
     seen = {name: step_cost.count_passes(method, batch) for name, method in made.items()}
     muted, coalitions = 1 / len(batch.labels), 2**count - 1
-    assert seen["joint"] == {"forward": 1, "fuse": 1, "backward": 1}
+    for name in ("joint", "mses", "mslr", "reconboost", "uniform", "pmr"):
+        assert seen[name] == {"forward": 1, "fuse": 1, "backward": 1}
+    for name, fuse in (("mmpareto", 1), ("asam", 2), ("mixture", 2)):
+        assert seen[name] == {"forward": fuse, "fuse": fuse, "backward": 2}
+    assert seen["masam"] == {"forward": 2, "fuse": 2, "backward": 3}
+    assert seen["agm"]["fuse"] == coalitions
+    assert seen["agm"]["backward"] == pytest.approx(1 + muted, abs=1e-3)
     assert seen["sam"] == {"forward": 2, "fuse": 2, "backward": 2}
     for name in ("msam", "msam+encoder"):
         assert seen[name] == {

@@ -46,7 +46,11 @@ def test_all_methods_try_the_same_rates_and_radii():
 
 def trial(name="sam", lr=0.1, accuracy=0.5, loss=1.0, state="done", fusion="late"):
     result = {"dataset": "d", "fusion": fusion, "name": name, "lr": lr, "rho": 0.2, "state": state}
-    return result | {"options": {}} | {"validation_accuracy": accuracy, "validation_loss": loss, "key": "k", "trial": 0}
+    return (
+        result
+        | {"options": {}}
+        | {"validation_accuracy": accuracy, "validation_loss": loss, "key": "k", "trial": 0}
+    )
 
 
 def test_winners():
@@ -73,7 +77,9 @@ def test_winners():
         ("late", "unstable"): 0.2,
         ("early", "best"): 0.4,
     }
-    assert all(set(row) == {"dataset", "fusion", "name", "lr", "rho", "options"} for row in search.winners(trials))
+    assert all(
+        set(row) == {"dataset", "fusion", "name", "lr", "rho", "options"} for row in search.winners(trials)
+    )
 
 
 class Here:

@@ -96,9 +96,30 @@ def test_the_path_of_a_record(grid):
 
 def test_chosen_hyperparameters_reach_their_cell_only(grid):
     rows = [
-        {"dataset": "watch", "fusion": "late", "name": "msam", "lr": 0.2, "rho": 0.3, "options": {"reading": "encoder"}},
-        {"dataset": "watch", "fusion": "late", "name": "unimodal+gyro", "lr": 0.4, "rho": None, "options": {}},
-        {"dataset": "watch", "fusion": "late", "name": "mixture", "lr": 9.0, "rho": 9.0, "options": {"share": 0.1}},
+        {
+            "dataset": "watch",
+            "fusion": "late",
+            "name": "msam",
+            "lr": 0.2,
+            "rho": 0.3,
+            "options": {"reading": "encoder"},
+        },
+        {
+            "dataset": "watch",
+            "fusion": "late",
+            "name": "unimodal+gyro",
+            "lr": 0.4,
+            "rho": None,
+            "options": {},
+        },
+        {
+            "dataset": "watch",
+            "fusion": "late",
+            "name": "mixture",
+            "lr": 9.0,
+            "rho": 9.0,
+            "options": {"share": 0.1},
+        },
     ]
     studies.chosen_path(grid).write_text(json.dumps(rows))
     assert studies.chosen_path(grid).name == "grid.chosen.json"

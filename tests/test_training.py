@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from test_methods import CASES
 
-from msam.datasets import Dataset, Split
+from msam.datasets import Dataset, Split, load
 from msam.models import build_classifier
 from msam.training import batches, evaluate, select, train_seed
 
@@ -71,6 +71,25 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(dataset, case, tmp_pa
         torch.rand(5)
     found = train_seed(config, dataset, 3, checkpoint=checkpoint)
     assert without_timings(found) == without_timings(expected)
+
+
+@pytest.fixture(scope="module", params=[2, 3, 4])
+def controlled(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MSAM_DATA", str(tmp_path_factory.mktemp("controlled")))
+        sizes = {"train": 384, "validation": 96, "test": 300}
+        return load("controlled", {"modalities": request.param, "classes": 3, "dimension": 6, **sizes})
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_method_beats_chance_on_controlled_data(controlled, case, fusion):
+    method, options = CASES[case]
+    config = CONFIG | {"method": method, "options": options, "fusion": fusion, "epochs": 8, "width": 16}
+    result = train_seed(config, controlled, 0)
+    accuracy = result["final"]["last"]["test"]["accuracy"]
+    best = max(accuracy.values()) if case in ("unimodal", "msam+response") else accuracy["fused"]
+    assert best > 1 / 3 + 4 * (2 / 9 / 300) ** 0.5  # four standard deviations of guessing
 
 
 def test_methods_see_the_same_batches_and_the_same_start(dataset):

@@ -11,6 +11,7 @@ from msam.analysis.sources import Study
 from msam.analysis.table import DASH, Block, Table
 
 COLUMNS = {
+    "net": "network",
     "fusion": "fusion",
     "method": "method",
     "modalities": "modalities",
@@ -26,7 +27,7 @@ COLUMNS = {
 
 def cost_table(study: Study) -> Table:
     """Time of a step relative to SAM's and to joint training's, its milliseconds, and its passes."""
-    data = _in_order(pd.DataFrame(study.costs["rows"] if study.costs else []))
+    data = _in_order(cost_rows(study))
     rows = pd.DataFrame(
         [{head: _text(key, row.get(key)) for key, head in COLUMNS.items()} for row in data.to_dict("records")]
     )
@@ -38,17 +39,24 @@ def cost_table(study: Study) -> Table:
 
 
 def cost_sentence(study: Study) -> str:
-    """What M-SAM and its naive form cost relative to SAM with the fewest modalities."""
-    if not study.costs or not study.costs["rows"]:
+    """What M-SAM and its naive form cost relative to SAM with the fewest modalities, on every network."""
+    rows = cost_rows(study)
+    if rows.empty:
         return "No benchmark is recorded; `make benchmark` measures and writes one."
-    rows = pd.DataFrame(study.costs["rows"])
     fewest = rows["modalities"].min()
     parts = [
-        f"a step of {label(method)} costs {_both(rows, method, fewest)}"
+        f"on the network {net} a step of {label(method)} costs {_both(part, method, fewest)}"
+        for net, part in rows.groupby("net", sort=False)
         for method in ("msam", "msam (naive)")
-        if method in set(rows["method"])
+        if method in set(part["method"])
     ]
-    return f"With {fewest} modalities {' and '.join(parts) or 'no M-SAM step was timed'}."
+    return f"With {fewest} modalities {'; '.join(parts) or 'no M-SAM step was timed'}."
+
+
+def cost_rows(study: Study) -> pd.DataFrame:
+    """The rows of the benchmark; those of an older one are of its only network, `small`."""
+    rows = pd.DataFrame(study.costs["rows"] if study.costs else [])
+    return rows if rows.empty or "net" in rows else rows.assign(net="small")
 
 
 def cost_footer(study: Study) -> str:
@@ -66,11 +74,11 @@ def cost_footer(study: Study) -> str:
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows by fusion and number of modalities as recorded, methods in reading order."""
+    """The rows by network, fusion and number of modalities as recorded, methods in reading order."""
     if rows.empty:
         return rows
     names = in_order(rows["method"])
-    blocks = rows.groupby(["fusion", "modalities"], sort=False)
+    blocks = rows.groupby(["net", "fusion", "modalities"], sort=False)
     return pd.concat([block.sort_values("method", key=lambda m: m.map(names.index)) for _, block in blocks])
 
 

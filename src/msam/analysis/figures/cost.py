@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
+from msam.analysis.cost import cost_rows
 from msam.analysis.figures.draw import WIDTH, empty, legend, method_rows, picture
 from msam.analysis.names import GRAY, PALETTE, in_order
 from msam.analysis.sources import Study
@@ -14,11 +14,12 @@ BAR = 0.14  # inches
 
 
 @picture
-def cost_bars(study: Study) -> Figure:
+def cost_bars(study: Study, net: str = "small") -> Figure:
     """Median time of a training step relative to SAM's, for each method, fusion and number of modalities."""
-    if not study.costs or not study.costs["rows"]:
-        return empty("no benchmark recorded")
-    rows = pd.DataFrame(study.costs["rows"])
+    rows = cost_rows(study)
+    rows = rows[rows["net"] == net] if len(rows) else rows
+    if rows.empty:
+        return empty(f"no benchmark of the network {net} recorded")
     fusions = list(dict.fromkeys(rows["fusion"]))
     methods, sizes = in_order(rows["method"]), sorted(rows["modalities"].unique())
     figure = Figure(figsize=(WIDTH, 0.9 + BAR * len(methods) * len(sizes)), layout="constrained")
