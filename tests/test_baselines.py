@@ -370,6 +370,7 @@ def test_mses_freezes_a_modality_at_its_best_state_to_the_bit(fusion):
             moved = state_of(model)
         method.end_epoch(evaluation(dict(zip(model.modalities, losses, strict=True))))
         assert method.frozen == ([] if epoch < 6 else ["m1"]), epoch
+    assert method.best["m1"] == (pytest.approx(0.6 * 0.2 + 0.4 * 0.6), 3)
     assert not all(torch.equal(a, b) for a, b in zip(best, moved, strict=True))
     assert unmoved(best, model)
 
@@ -617,6 +618,43 @@ def test_pmr_loss_sample_by_sample(fusion):
         model.load_state_dict(twin.state_dict())
         method.seen = [batch]
         method.end_epoch({})
+
+
+def test_prototypes_are_made_in_evaluation_mode():
+    model, batch = make(2)
+    model.encoders["m1"].append(torch.nn.BatchNorm1d(8).double())
+    method = set_up("pmr", model)
+    model.train()
+    method.step(batch)
+    before = state_of(model)
+    method.end_epoch({})
+    assert unmoved(before, model)
+    features = model.eval().encode(batch.inputs)["m1"].detach()
+    for k in range(3):
+        torch.testing.assert_close(method.prototypes["m1"][k], features[batch.labels == k].mean(0))
+
+
+# --- what public code gets wrong (see book/public_code.md)
+
+
+def test_zero_gradients_do_not_freeze_and_missing_ones_do():
+    w = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([w], lr=0.1, momentum=0.9, weight_decay=1e-4)
+    w.square().sum().backward()
+    optimizer.step()
+    for gradient, moves in ((torch.zeros(3), True), (None, False)):
+        w.grad, before = gradient, w.detach().clone()
+        optimizer.step()
+        assert (not torch.equal(w, before)) == moves
+
+
+def test_a_cosine_of_weights_has_no_gradient_for_the_encoders():
+    model, _ = make(2, "early")
+    head, guide = model.fusion.outputs[0].weight, torch.randn(3, 8).double()
+    cosine = F.cosine_similarity(head.flatten(), guide.flatten(), 0)
+    found = torch.autograd.grad(cosine, [head, *model.encoders.parameters()], allow_unused=True)
+    assert found[0].abs().max() > 0
+    assert all(g is None for g in found[1:])
 
 
 # --- ASAM and MASAM

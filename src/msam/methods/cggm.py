@@ -16,9 +16,9 @@ written out, so that its own gradient is an ordinary backward pass.
 This is the paper's rule. The authors' code takes the cosine between the *weights* of the last layers and
 adds it one step late: no gradient is aligned there. Ours, because accuracies of single batches jump up and
 down and b_m with them: d_m is the rise of an exponential moving average (decay 0.9) and a fall counts as 0;
-where nothing has risen, b_m is (M - 1) / M for all. c_m has the optimizer's own settings. c_m is one linear
-layer with late fusion and has a hidden layer as wide as the fusion's last with early fusion, so that G_m
-and G have the same shape.
+where nothing has risen, b_m is (M - 1) / M for all. The classifiers have the optimizer's settings, without
+its schedule. c_m is one linear layer with late fusion and has a hidden layer as wide as the fusion's last
+with early fusion, so that G_m and G have the same shape.
 Acts on the encoders, any number of modalities. Cost: one forward and one backward pass, and those of the
 c_m.
 """

@@ -12,8 +12,9 @@ The average is exponential and includes the present step. Not to be confused wit
 `encoder` is alike. Cost: two forward and three backward passes; the same with both fusions, any number of
 modalities.
 
-The authors' code multiplies eps by the cosine of the tensor that happens to come last; that factor is left
-out here. Ours: the base optimizer is that of every other method (theirs AdamW).
+The authors' code multiplies eps by the cosine of the tensor that happens to come last, and by default
+divides by a norm that is scaled by the weights, so that the length of eps is not rho; neither is done here.
+Ours: the base optimizer is that of every other method (theirs AdamW).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 
 V_m(t) is the validation loss of modality m alone after epoch t. Acts on the encoder and, with late fusion,
 on the head of each modality. A frozen one gets no gradient, so neither momentum nor the decay of weights
-moves it, and runs in evaluation mode, so its BatchNorm statistics stay. Training ends for good when all
-parameters are frozen.
+moves it, and runs in evaluation mode, so its BatchNorm statistics stay. With late fusion training ends for
+good when all modalities are frozen.
 
 Ours: loss on the validation split, where AGM's code reads the test split and freezes by zero gradients,
 under which momentum and decay go on. P is a fraction of the epochs. The model goes back as a whole, its

@@ -13,9 +13,10 @@ which slow_m and fast_m are its weights. Its regularization by entropy is missin
 which also replaces the weights by a gate of 0 or alpha.
 
 From the authors' code: the prototypes are renewed after every epoch, in evaluation mode, from the first
-batches of the shuffled training split. A class without an example there keeps its prototype. Ours:
-`batches` of them (the code: 10 % of the epoch); no prototypes, so no term, in the first epoch; the entropy
-term lasts for the first `early` of the epochs, and its weight is ours, as the paper's is not known to us.
+batches of the shuffled training split. Ours: `batches` of them (the code: 10 % of the epoch), without a
+moving average (the code's scripts switch theirs off); a class without an example there keeps its prototype;
+no prototypes, so no term, in the first epoch; the entropy term lasts for the first `early` of the epochs,
+and its weight is ours, as the paper's is not known to us.
 Cost: one forward and one backward pass, and a few forward passes an epoch.
 """
 
