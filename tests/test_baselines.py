@@ -499,7 +499,7 @@ def test_reconboost_loss_by_hand_and_only_the_boosted_part_has_a_gradient():
             expected -= (5 - q) / 3 * parts[k, i].log_softmax(0)[labels[i]] / 4
         if epoch:
             expected += 0.5 * (parts[k].softmax(1) - parts[k - 1].softmax(1)).square().mean()
-        assert float(loss) == pytest.approx(float(expected))
+        assert loss.item() == pytest.approx(expected.item())
         (slope,) = torch.autograd.grad(loss, parts)
         assert slope[k].abs().min() > 0
         assert not slope[[j for j in range(3) if j != k]].any()

@@ -14,11 +14,11 @@ statistics stay.
 
 The authors' code detaches *both* arguments of the consolidation term, which leaves it without a gradient;
 here only f_prev is constant. Theirs: stages of 4 epochs, hundreds of them, a head shared by the modalities
-and a learnt factor on the sum; boosting moves the shared head too. Ours: the epochs, the learning rate and the network are those of every other
-method, so a stage is one epoch, each modality has its own head, and the factor is part of it. With late
-fusion f_m is the output of the head. With early fusion, where the method is not defined, f_m is the Shapley
-response, which sums to the output as well; boosting then moves the encoder k through the fusion in
-evaluation mode.
+and a learnt factor on the sum; boosting moves the shared head too. Ours: the epochs, the learning rate and
+the network are those of every other method, so a stage is one epoch, each modality has its own head, and
+the factor is part of it. With late fusion f_m is the output of the head. With early fusion, where the
+method is not defined, f_m is the Shapley response, which sums to the output as well; boosting then moves
+the encoder k through the fusion in evaluation mode.
 Acts on encoder (and head) of one modality, then on all; any number of modalities. Cost: one forward and one
 backward pass.
 """
