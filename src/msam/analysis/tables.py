@@ -13,10 +13,10 @@ from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import Interval, mean_interval, paired_difference
-from msam.analysis.table import DASH, Block, Table, number, percent
+from msam.analysis.table import DASH, Block, Table, grouped, number, percent
 
 RULES = {"last": "last epoch", "best_validation": "best validation epoch", "best_test": "best test epoch"}
-NOT_RUN = "not run: data not available at level {level}"
+NOT_RUN = "not run"
 
 
 def paper_table(study: Study, fusion: str) -> Table:
@@ -25,18 +25,22 @@ def paper_table(study: Study, fusion: str) -> Table:
     rows = []
     for method in reported["method"].unique():
         mine = reported[reported["method"] == method].set_index(["dataset", "output"])["accuracy"]
-        row = {"method": method, "evidence": "reported by the paper"}
+        row = {("", "method"): method}
         for dataset, outputs in paper.OUTPUTS.items():
             for output in outputs:
                 value = mine.get((dataset, output))
-                row[f"{dataset} {output}"] = DASH if value is None else f"{value:.2f}"
-            row[f"{dataset} ours"] = NOT_RUN.format(level=study.level)
+                row[f"{dataset}: reported by the paper", output] = DASH if value is None else f"{value:.2f}"
+            row[dataset, "ours"] = NOT_RUN
         rows.append(row)
     heading = "Accuracy in percent as the paper prints it: one number each, no interval."
     title = f"Table {NUMBERS[fusion]}, the paper's data: {fusion} fusion"
-    note = "Our stand-ins for these datasets are in the table of our data, never here."
+    note = (
+        f"Ours, not run: this dataset is not available at the level {study.level}. Our stand-ins are in the "
+        "table of our data, never here."
+    )
     source = "Made from src/msam/analysis/paper.csv."
-    return Table(title, _one(rows, heading), reported, note, source, file=f"paper_{fusion}")
+    block = Block(grouped(rows), heading)
+    return Table(title, (block,), reported, note, source, file=f"paper_{fusion}")
 
 
 def rules_table(study: Study) -> Table:
