@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from pytorch_optimizer import SAM
 from test_methods import make
 
 from msam import methods
@@ -661,11 +662,10 @@ def test_a_cosine_of_weights_has_no_gradient_for_the_encoders():
 
 
 def test_asam_is_that_of_an_independent_library():
-    library = pytest.importorskip("pytorch_optimizer")
     model, batch = make(2)
     twin = copy.deepcopy(model)
     ours = set_up("asam", model)
-    theirs = library.SAM(
+    theirs = SAM(
         twin.parameters(),
         base_optimizer=torch.optim.SGD,
         rho=0.1,
