@@ -18,13 +18,14 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from msam.notebooks import without_traces
+from msam.notebooks import STILLBORN, without_traces
 
 COMPARISON = "comparison"
 """The page "Your run against the published one"."""
@@ -162,7 +163,12 @@ def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> str | 
     command += ["--no-progress-bar", "--kernel", "python3", "--cwd", str(notebook.parent)]
     for name, value in parameters.items():
         command += ["--parameters_raw", name, value]
-    done = subprocess.run(command, capture_output=True, text=True, env={"OMP_NUM_THREADS": "1", **os.environ})
+    run = partial(
+        subprocess.run, command, capture_output=True, text=True, env={"OMP_NUM_THREADS": "1", **os.environ}
+    )
+    done = run()
+    if done.returncode and STILLBORN in done.stderr:
+        done = run()
     if done.returncode:
         reason = _exception(unfinished) or (done.stderr.strip().splitlines() or ["no message"])[-1]
         return f"notebook {notebook.name} failed: {reason}"

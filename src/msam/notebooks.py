@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+STILLBORN = "Kernel died before replying"
+"""What jupyter_client says when a kernel did not start: two that start at once can take the same port."""
 
 
 class NotebookError(RuntimeError):
@@ -39,15 +43,22 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | 
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    run = partial(
+        papermill.execute_notebook,
+        str(source),
+        str(temporary),
+        parameters,
+        cwd=str(cwd or source.parent),
+        progress_bar=False,
+        kernel_name="python3",
+    )
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(temporary),
-            parameters,
-            cwd=str(cwd or source.parent),
-            progress_bar=False,
-            kernel_name="python3",
-        )
+        try:
+            run()
+        except RuntimeError as error:
+            if STILLBORN not in str(error):
+                raise
+            run()
         temporary.replace(target)
         target.with_suffix(".failed.ipynb").unlink(missing_ok=True)
     except PapermillExecutionError as error:
