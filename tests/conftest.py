@@ -66,6 +66,7 @@ def outside(toy_data):
         patch.syspath_prepend(str(HERE))
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH")))))
         patch.setenv("MSAM_DATA", str(toy_data))
+        patch.delenv("MSAM_CACHE", raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from msam import cells, cli, pipeline, studies
+from msam import cells, cli, datasets, pipeline, studies
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ NOTEBOOKS = ", ".join(sorted(path.stem for path in (pipeline.ROOT / "notebooks")
         ("notebook train -p seeds [", "seeds is no YAML: '['"),
         (
             "data describe nope",
-            "unknown dataset 'nope'; choose from av_digits, controlled, watch, or a dotted",
+            f"unknown dataset 'nope'; choose from {', '.join(datasets.names())}, or a dotted",
         ),
-        ("data build nope", "unknown dataset 'nope'; choose from av_digits, controlled, watch, or a dotted"),
+        ("data prepare nope", "unknown dataset 'nope'; choose from "),
         ("data describe no.such", "unknown dataset 'no.such': no module of that name on the Python path"),
         ("data describe controlled --options 5", "--options must be a mapping like '{{seed: 1}}', not '5'"),
         ("data describe controlled --options {{", "--options is no YAML: '{{'"),
@@ -135,12 +135,12 @@ def test_data_describe_of_a_data_set_outside_the_package(outside, capsys):
     assert yaml.safe_load("\n".join(out))["splits"]["test"]["class_counts"] == [10, 10]
 
 
-def test_data_build_prints_the_file(outside, capsys, tmp_path, monkeypatch):
+def test_data_prepare_prints_the_folder(outside, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("MSAM_DATA", str(tmp_path))
-    arguments = ("data", "build", "outside.rings", "--options", "{size: 20}")
+    arguments = ("data", "prepare", "outside.rings", "--options", "{size: 20}")
     _, (path,), _ = said(capsys, *arguments)
-    (found,) = tmp_path.glob("*.npz")
-    assert path == str(found)
+    (found,) = tmp_path.glob("*/manifest.json")
+    assert path == str(found.parent)
     first = found.stat().st_mtime_ns
     said(capsys, *arguments)
     assert found.stat().st_mtime_ns == first

@@ -1,4 +1,4 @@
-"""Datasets: recipes against independent computations, the cache against damage, every message."""
+"""Data sets that packages ship: recipes against independent computations, and the same arrays every time."""
 
 import json
 import os
@@ -13,19 +13,20 @@ import scipy.stats
 
 from msam import datasets
 from msam.datasets import DatasetError, _spectrogram, _speech, av_digits, controlled, watch
-from msam.datasets._check import check_split, checksum
+from msam.datasets._check import checksum
+from msam.datasets._source import find
 
 SPLITS = ("train", "validation", "test")
-SMALL = {"train": 60, "validation": 30, "test": 30}
+EMBEDDED = ("av_digits", "controlled", "watch")
 
 
 @pytest.fixture(scope="module")
 def fresh_checksums(tmp_path_factory):
     """Checksums of all datasets built by another process, which works while the other tests run."""
-    code = """
+    code = f"""
 import json
-from msam.datasets import describe, names
-print(json.dumps({name: describe(name)["checksum"] for name in names()}))
+from msam.datasets import describe
+print(json.dumps({{name: describe(name)["checksum"] for name in {EMBEDDED}}}))
 """
     environment = {
         **os.environ,
@@ -48,15 +49,9 @@ def shared(shared_folder, monkeypatch):
     monkeypatch.setenv("MSAM_DATA", str(shared_folder))
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSAM_DATA", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def arrays(name, options=None):
-    with np.load(datasets.build(name, options)) as file:
-        return {key: file[key] for key in file.files}
+    files = datasets.prepare(name, options).glob("*.npy")
+    return {path.stem.replace("__", "/"): np.load(path) for path in files}
 
 
 def python(code, **environment):
@@ -74,7 +69,7 @@ def python(code, **environment):
 # Every dataset
 
 
-@pytest.mark.parametrize("name", datasets.names())
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_splits_share_no_group_and_no_example(shared, name):
     stored = arrays(name)
     groups = [key.split("/")[1] for key in stored if key.startswith("train/group_")]
@@ -93,7 +88,7 @@ def test_splits_share_no_group_and_no_example(shared, name):
     assert len(rows) == len(set(rows))
 
 
-@pytest.mark.parametrize("name", datasets.names())
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_load_gives_typed_aligned_finite_tensors(shared, name):
     import torch
 
@@ -115,7 +110,7 @@ def test_load_gives_typed_aligned_finite_tensors(shared, name):
     assert (moved.checksum, moved.classes) == (dataset.checksum, dataset.classes)
 
 
-@pytest.mark.parametrize("name", datasets.names())
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_description_agrees_with_the_tensors(shared, name):
     record, dataset = datasets.describe(name), datasets.load(name)
     assert list(record) == [
@@ -151,7 +146,7 @@ def test_description_agrees_with_the_tensors(shared, name):
 
 
 def test_same_arrays_in_a_fresh_process(shared, fresh_checksums):
-    ours = {name: datasets.describe(name)["checksum"] for name in datasets.names()}
+    ours = {name: datasets.describe(name)["checksum"] for name in EMBEDDED}
     assert fresh_checksums() == ours
 
 
@@ -370,253 +365,27 @@ def test_controlled_codes_tell_the_label_only_together():
     assert len(together) == len({key[:-1] for key in together}) == 6**3
 
 
-def test_controlled_takes_two_to_eight_modalities(cache):
+def test_controlled_takes_two_to_eight_modalities(shared):
     for modalities in (2, 8):
-        dataset = datasets.load("controlled", {"modalities": modalities, **SMALL})
+        dataset = datasets.load("controlled", {"modalities": modalities, "train": 60})
         assert dataset.modalities == tuple(f"m{m + 1}" for m in range(modalities))
 
 
-# The cache
-
-
-def test_options_decide_the_file_and_equal_numbers_share_it(cache):
-    plain = datasets.build("controlled", SMALL)
-    assert plain == datasets.build("controlled", {**SMALL, "classes": 6, "synergy": 0.3, "train": 60.0})
-    assert plain != datasets.build("controlled", {**SMALL, "synergy": 0})
-    assert datasets.build("controlled", {**SMALL, "synergy": 0}) == datasets.build(
-        "controlled", {**SMALL, "synergy": 0.0}
-    )
-    assert plain.name.startswith("controlled-")
-    left = sorted({path.suffix for path in cache.iterdir()})
-    assert left == [".json", ".lock", ".npz"]
-    manifest = json.loads(plain.with_suffix(".json").read_text())
-    assert set(manifest) == {"checksum", "builder", "versions", "options", "description"}
-    assert manifest["versions"]["numpy"] == np.__version__
-
-
-def test_a_cached_dataset_is_not_built_again(cache, monkeypatch):
-    datasets.build("controlled", SMALL)
-
-    def fail(**options):
-        raise AssertionError("built again")
-
-    fail.__signature__ = __import__("inspect").signature(controlled.build)
-    monkeypatch.setattr(controlled, "build", fail)
-    datasets.load("controlled", SMALL)
-    with pytest.raises(AssertionError, match="built again"):
-        datasets.build("controlled", SMALL, force=True)
-
-
-def test_checksum_sees_a_value_a_shape_a_type_and_a_name():
-    base = {"train/a": np.arange(6, dtype=np.float32)}
-    changed = [
-        {"train/a": np.array([0, 1, 2, 3, 4, 6], np.float32)},
-        {"train/a": np.arange(6, dtype=np.float32).reshape(2, 3)},
-        {"train/a": np.arange(6, dtype=np.float32).view(np.int32)},
-        {"train/b": np.arange(6, dtype=np.float32)},
-    ]
-    assert len({checksum(case) for case in [base, *changed]}) == 5
-
-
-@pytest.mark.parametrize("damage", ["truncate", "garbage", "empty", "flip"])
-def test_damaged_data_is_named_and_mended_by_force(cache, damage):
-    path = datasets.build("controlled", SMALL)
-    before = datasets.load("controlled", SMALL).checksum
-    content = bytearray(path.read_bytes())
-    if (
-        damage == "flip"
-    ):  # one bit of one float, and the zip's own check sum with it: a valid file of other data
-        stored = arrays("controlled", SMALL)
-        stored["test/m1"][0, 0] += 1
-        np.savez(path, **stored)
-    else:
-        path.write_bytes(
-            {"truncate": content[: len(content) // 2], "garbage": b"x" * 999, "empty": b""}[damage]
-        )
-    with pytest.raises(DatasetError) as error:
-        datasets.load("controlled", SMALL)
-    message = str(error.value)
-    assert str(path) in message
-    assert "delete it or run `msam data build controlled --force`" in message
-    assert "\n" not in message
-    datasets.build("controlled", SMALL, force=True)
-    assert datasets.load("controlled", SMALL).checksum == before
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"checksum": "1"}'])
-def test_damaged_manifest_is_named(cache, text):
-    path = datasets.build("controlled", SMALL).with_suffix(".json")
-    path.write_text(text)
-    for read in (datasets.load, datasets.describe):
-        with pytest.raises(DatasetError, match=r"json is damaged .*--force"):
-            read("controlled", SMALL)
-
-
-@pytest.mark.parametrize("suffix", [".json", ".npz"])
-def test_a_build_that_stopped_half_way_is_taken_up_again(cache, suffix):
-    path = datasets.build("controlled", SMALL).with_suffix(suffix)
-    path.unlink()
-    assert len(datasets.load("controlled", SMALL).splits["train"]) == 60
-    assert path.exists()
-
-
-def test_unwritable_folder_names_the_variable(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("MSAM_DATA", str(tmp_path / "file" / "below"))
-    with pytest.raises(DatasetError, match=r"cannot write to the data folder .*file/below .*set MSAM_DATA"):
-        datasets.load("controlled", SMALL)
-
-
-def test_a_failed_write_leaves_nothing_behind(cache, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(DatasetError, match=r"No space left on device.*MSAM_DATA"):
-        datasets.build("controlled", SMALL)
-    assert [path.suffix for path in cache.iterdir()] == [".lock"]
-
-
-def test_a_finished_cache_is_read_without_writing(cache, monkeypatch):
-    datasets.build("controlled", SMALL)
-    for lock in cache.glob("*.lock"):
-        lock.unlink()
-    datasets.load("controlled", SMALL)
-    assert not list(cache.glob("*.lock"))
-
-
-OUTSIDE = """
-import os, time
-import numpy as np
-
-TITLE = ORIGIN = LICENSE = "t"
-STANDS_FOR = None
-CLASSES = ("no", "yes")
-KINDS = {"a": "vector"}
-
-
-def build(n: int = 8, breakage: str = ""):
-    with open(os.environ["BUILDS"], "a") as log:
-        log.write("built\\n")
-    time.sleep(float(os.environ.get("BUILD_SECONDS", "0")))
-    made = {
-        split: {"a": np.ones((n, 2)), "label": np.arange(n) % 2, "group_row": np.arange(n) + 100 * i}
-        for i, split in enumerate(("train", "validation", "test"))
-    }
-    if breakage:
-        exec(breakage)
-    return made
-"""
-
-
-@pytest.fixture
-def outside(cache, tmp_path, monkeypatch):
-    """A dataset in a package that is not part of msam."""
-    (tmp_path / "my_project").mkdir()
-    (tmp_path / "my_project" / "mine.py").write_text(OUTSIDE)
-    (tmp_path / "my_project" / "half.py").write_text("TITLE = 'no more'\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("BUILDS", str(tmp_path / "builds"))
-    yield "my_project.mine"
-    for name in [name for name in sys.modules if name.split(".")[0] == "my_project"]:
-        del sys.modules[name]
-
-
-def test_a_dataset_may_live_outside_the_package(outside, tmp_path):
-    dataset = datasets.load(outside, {"n": 6})
-    assert dataset.classes == ("no", "yes")
-    assert dataset.splits["test"].inputs["a"].shape == (6, 2)
-    first = datasets.build(outside)
-    with (tmp_path / "my_project" / "mine.py").open("a") as file:
-        file.write("# other code, other file\n")
-    assert datasets.build(outside) != first
-
-
-def test_two_processes_build_once(outside, tmp_path):
-    code = f"from msam import datasets; print(datasets.describe({outside!r})['checksum'])"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "BUILD_SECONDS": "0.5"}
-    command = [sys.executable, "-c", code]
-    workers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(3)]
-    found = [worker.communicate(timeout=30)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0]
-    assert len(set(found)) == 1
-    assert (tmp_path / "builds").read_text() == "built\n"
-
-
-@pytest.mark.parametrize(
-    ("breakage", "message"),
-    [
-        ("made.pop('test')", "splits are train, validation; need train, validation, test"),
-        ("made['test'].pop('a')", "test: no array 'a'"),
-        ("made['test']['b'] = made['test']['a']", "test: array 'b' is no modality, label or group_<name>"),
-        ("made['train']['label'] = made['train']['label'] + 1", "train: labels 1..2 outside 0..1"),
-        ("made['train']['label'] = made['train']['label'] - 1", "train: labels -1..0 outside 0..1"),
-        ("made['train']['label'] = made['train']['label'] * 1.0", "train: labels must be integers"),
-        ("made['validation']['label'] *= 0", "validation: every example has class 0"),
-        ("made['test'] = {k: v[:0] for k, v in made['test'].items()}", "test: no examples"),
-        ("made['test']['a'] = made['test']['a'][1:]", "test: 7 rows of a for 8 labels"),
-        ("made['test']['group_row'] = np.int64(3)", "test: 1 rows of group_row for 8 labels"),
-        ("made['test']['a'][3, 1] = np.nan", "test: a has values that are not finite"),
-        ("made['test']['a'][3, 1] = 1e300", "test: a has values that are not finite"),
-        ("made['test']['a'] = made['test']['a'][:, :1]", "a has another shape in another split"),
-        (
-            "made['test']['group_row'] = made['train']['group_row'][::-1]",
-            "8 values of group 'row' are in two",
-        ),
-        ("made['test'].pop('group_row')", "only some splits have group_row"),
-        ("made['test']['group_row'] = np.array([None] * 8)", "test: array 'group_row' holds Python objects"),
-        ("raise ValueError('bad luck')", 'cannot be built with {"n": 8, "breakage": '),
-        ("import no_such_package_anywhere", "needs the package no_such_package_anywhere"),
-    ],
-)
-def test_a_bad_dataset_is_refused_in_one_line(outside, cache, breakage, message):
-    with pytest.raises(DatasetError) as error:
-        datasets.load(outside, {"breakage": breakage})
-    assert message in str(error.value)
-    assert outside in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not list(cache.glob("*.npz"))
-
-
-def test_check_split_accepts_a_good_split():
-    check_split("here", {"a": np.zeros((4, 2)), "label": np.array([0, 1, 1, 0])}, ("a",), 2)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("nothing", None, "unknown dataset 'nothing'; choose from av_digits, controlled, watch"),
-        ("_cache", None, "unknown dataset '_cache'; choose from"),
-        ("../etc", None, "unknown dataset '../etc'; choose from"),
-        ("no.such", None, "unknown dataset 'no.such'; no module of that name"),
-        ("my_project.nothing", None, "unknown dataset 'my_project.nothing'; no module of that name"),
-        ("my_project.half", None, "lacks ORIGIN, LICENSE, STANDS_FOR, CLASSES, KINDS, build"),
-        ("watch", {"stride": 2}, "dataset 'watch' has no option 'stride'; known options: length, step"),
-        ("watch", {"length": 5000}, "dataset 'watch': length 5000, step 50; length must be 1 to 947"),
-        ("watch", {"step": "2"}, "dataset 'watch': option step must be a whole number, not '2'"),
-        ("watch", {"step": 1.5}, "option step must be a whole number, not 1.5"),
-        ("watch", {"step": True}, "option step must be a whole number, not True"),
-        ("av_digits", {"noise": -1}, "dataset 'av_digits': noise is -1.0; must be at least 0"),
-        ("av_digits", {"noise": float("nan")}, "option noise must be a finite number, not nan"),
-        ("av_digits", {"components": 0}, "dataset 'av_digits': components is 0; must be 1 to 784"),
-        ("controlled", {"modalities": 9}, "dataset 'controlled': modalities is 9; must be 2 to 8"),
-        ("controlled", {"classes": 1}, "dataset 'controlled': classes is 1; must be at least 2"),
-        ("controlled", {"dimension": 11}, "dimension is 11; must be at least twice the 6 classes"),
-        ("controlled", {"snr": [1, 2]}, "dataset 'controlled': snr has 2 values for 3 modalities"),
-        ("controlled", {"snr": "x"}, "dataset 'controlled' cannot be built with"),
-        ("controlled", {"snr": object}, "option snr must be plain JSON"),
-        ("controlled", {"redundancy": 1.1}, "dataset 'controlled': redundancy is 1.1; must be 0 to 1"),
-        ("controlled", {"synergy": -0.1}, "dataset 'controlled': synergy is -0.1; must be 0 to 1"),
-        ("controlled", {"seed": -1}, "dataset 'controlled' cannot be built with"),
-        ("controlled", {"train": 0}, "dataset 'controlled', train: no examples"),
-    ],
-)
-def test_messages_name_the_thing_and_the_choices(outside, name, options, message):
-    with pytest.raises(DatasetError) as error:
-        datasets.load(name, options)
-    assert message in str(error.value).replace(": no module", "; no module")
-    assert "\n" not in str(error.value)
+# Names
 
 
 def test_names_are_the_modules_of_the_package():
-    assert datasets.names() == ["av_digits", "controlled", "watch"]
+    assert set(EMBEDDED) <= set(datasets.names())
+    assert datasets.names() == sorted(datasets.names())
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_every_module_has_the_whole_contract(name):
+    source = find(name)
+    assert source.kinds
+    assert source.classes
+    assert set(source.stored) == set(source.kinds)
+    assert source.level == ("embedded" if name in EMBEDDED else source.module.LEVEL)
+    for part in ("TITLE", "ORIGIN", "LICENSE"):
+        assert source.constant(part)
+    assert (source.constant("FILES") == ()) is (name in EMBEDDED)

@@ -44,7 +44,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
-    return f"about {pipeline.total(jobs, workers)} with {workers} at once" if jobs else "nothing to do"
+    if not jobs:
+        return "nothing to do"
+    expected = pipeline.total(jobs, workers)
+    return f"about {expected} with {workers} at once" if expected else "no time was recorded for any of them"
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -138,11 +141,35 @@ def _describe(options: argparse.Namespace) -> int:
     return 0
 
 
-def _build(options: argparse.Namespace) -> int:
+def _prepare(options: argparse.Namespace) -> int:
     from msam import datasets
 
-    print(datasets.build(options.name, _mapping(options.options), force=options.force))
+    chosen = _mapping(options.options)
+    print(datasets.prepare(options.name, chosen, force=options.force))
+    description = datasets.describe(options.name, chosen)
+    if "report" in description:
+        print(yaml.safe_dump({"report": description["report"]}, sort_keys=False), end="")
     return 0
+
+
+def _get(options: argparse.Namespace) -> int:
+    from msam.datasets import _download
+
+    problems = _download.get(options.name, _mapping(options.options), options.accept_licence)
+    for problem in problems:
+        print(f"msam: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from msam.datasets import _verify
+
+    states = _verify.verify(options.name, _mapping(options.options))
+    for state in states:
+        print(f"{'ok ' if state.good else 'BAD'} {state.path}: {state.detail}")
+    if not states:
+        print(f"{options.name} needs no files")
+    return 0 if all(state.good for state in states) else 1
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -218,13 +245,16 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
     )
-    group = commands.add_parser("data", help="describe or build a data set").add_subparsers(
+    group = commands.add_parser("data", help="fetch, verify, prepare or describe a data set").add_subparsers(
         required=True, metavar="command"
     )
     describe = add(group, "describe", _describe, "sizes, class counts, shapes, license, origin", data)
     describe.add_argument("--output", type=Path, help="write the description, with samples, as JSON")
-    build = add(group, "build", _build, "build a data set into the cache", data)
-    build.add_argument("--force", action="store_true", help="even if it is there")
+    get = add(group, "get", _get, "download the files a data set is made from", data)
+    get.add_argument("--accept-licence", action="store_true", help="of a data set that asks for it")
+    add(group, "verify", _verify, "say which of these files are there, missing or wrong", data)
+    prepare = add(group, "prepare", _prepare, "make the arrays of a data set, ready for training", data)
+    prepare.add_argument("--force", action="store_true", help="even if they are there")
     return parser
 
 

@@ -84,10 +84,10 @@ def _recorded_seconds(cell: Cell, seeds: int, folders: Sequence[Path]) -> float 
 
 
 def total(jobs: Sequence[Job], workers: int) -> str:
-    """Expected duration of the jobs, for people; "unknown" where none was recorded."""
+    """Expected duration of the jobs, for people; "" where none was recorded."""
     known = [job.seconds for job in jobs if job.seconds is not None]
     if not known:
-        return "unknown"
+        return ""
     guess = sum(known) / len(known) * len(jobs) / workers
     return clock(guess)
 

@@ -16,6 +16,9 @@ from msam.analysis.names import in_order
 if TYPE_CHECKING:
     from msam.records import Frames
 
+RELATIONS = {"embedded": "miniature of {}", "compact": "{} rebuilt from its public ingredients"}
+"""Evidence level -> what a dataset at it is to the paper's."""
+
 OLDER = " (numbers are of an older record)"
 
 
@@ -94,7 +97,7 @@ def evidence(study: Study, dataset: str) -> str:
     description = study.descriptions.get(dataset, {})
     level = description.get("level") or study.profile
     stands_for = description.get("stands_for")
-    return f"{level} (miniature of {stands_for})" if stands_for else level
+    return f"{level} ({RELATIONS.get(level, '{}').format(stands_for)})" if stands_for else level
 
 
 def modalities(study: Study, dataset: str) -> list[str]:

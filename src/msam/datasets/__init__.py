@@ -1,4 +1,4 @@
-"""Datasets: one file each, found by file name; built once into a cache folder, checked, loaded as tensors.
+"""Datasets: one file each, found by file name; prepared once in a cache folder, checked, loaded as tensors.
 
 To add a dataset, add one module to this package, or write it anywhere else and name it with its dots
 ("my_project.my_dataset"). The module holds
@@ -10,12 +10,22 @@ To add a dataset, add one module to this package, or write it anywhere else and 
 * ``build(**options)``: split ("train", "validation", "test") -> arrays: one a modality, first axis the
   example; ``label``, the class numbers; ``group_<name>`` (voice, subject, ...): what two splits must never
   share.
-  The keyword defaults of ``build`` are the dataset's options and their defaults.
+  The keyword defaults of ``build`` are the dataset's options and their defaults. One more key, ``report``,
+  may hold what else there is to say, plain JSON: names and numbers of clips that are corrupt or missing;
+
+and, where it differs from most,
+
+* ``LEVEL``: the level of evidence, "embedded" (the default), "compact" or "paper";
+* ``FILES``: the raw files it is made from, `_raw.RawFile` each; `build` finds them through `_raw.locate`, and
+  may keep half-done work in a `_raw.work_folder`;
+* ``CONSENT``: a sentence that somebody accepts who downloads them;
+* ``STORED``: modality -> "float16" or "uint8" where float32 would be a waste: `build` returns it in that
+  type, as a memory map if it is large, and `load` gives it so (a function of the options, if need be).
 
 Modules whose names start with an underscore are helpers.
 """
 
-from ._cache import build, describe, load, names
+from ._cache import describe, load, names, prepare
 from ._types import Dataset, DatasetError, Split
 
-__all__ = ["Dataset", "DatasetError", "Split", "build", "describe", "load", "names"]
+__all__ = ["Dataset", "DatasetError", "Split", "describe", "load", "names", "prepare"]

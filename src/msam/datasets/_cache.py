@@ -1,52 +1,59 @@
-"""The cache: a dataset is built once into one .npz file and a .json manifest, and read from there.
+"""The cache: a dataset is prepared once into a folder of .npy files with a manifest, and read from there.
 
-The folder is the environment variable `MSAM_DATA`, or `~/.cache/msam`. The manifest is written last: a
-dataset without one is not there yet. Both files appear under their names only when complete, and a lock file
-keeps two processes from building the same dataset at once.
+`_raw.prepared_folders` says where. The folder appears under its name only when it is complete, its manifest
+is written last, and a lock file keeps two processes from preparing the same dataset at once.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ._check import Arrays, checksum, collect, description
+from . import _arrays
+from ._check import checksum, collect, description
+from ._disk import FULL, locked, swap, unwritable, writing
+from ._raw import hash_options, prepared_folders, work_folder
 from ._source import Source, find, names
 from ._types import SPLITS, Dataset, DatasetError, Split
 
-__all__ = ["build", "describe", "load", "names"]
+__all__ = ["describe", "load", "names", "prepare"]
 
-PACKAGES = ("numpy", "scipy", "mlxtend", "espeakng-loader", "seglearn")
-
-
-def folder() -> Path:
-    """The cache folder: `MSAM_DATA`, or `~/.cache/msam`."""
-    return Path(os.environ.get("MSAM_DATA") or Path.home() / ".cache" / "msam").expanduser()
+PACKAGES = ("numpy", "scipy", "mlxtend", "espeakng-loader", "seglearn", "soundfile", "av", "h5py")
+MANIFEST = "manifest.json"
+SMALL = 256 * 2**20
+VARIABLE = "MSAM_CACHE"
 
 
 def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
-    """Load a dataset as tensors on the CPU, building it first if it is not in the cache.
+    """Load a dataset as tensors on the CPU, preparing it first if it is not in the cache.
+
+    A small dataset is read and its checksum verified. A large one (256 MiB or more) is mapped into memory,
+    and only the types, shapes and sizes of its files are verified; its checksum is the one taken when it was
+    prepared. Writing into a tensor never changes a file.
 
     Args:
         name: one of `names()`, or the dotted path of a module outside this package.
         options: keywords of the dataset's `build`; the others keep their defaults.
 
     Raises:
-        DatasetError: unknown name or option, a dataset that fails its checks, a missing package, or a cache
-            that cannot be read or written.
+        DatasetError: unknown name or option, a dataset that fails its checks, a missing package or raw file,
+            or a cache that cannot be read or written.
     """
     import torch
 
     source = find(name, options)
-    stem = _ensure(source)
-    manifest, arrays = _manifest(source, stem), _arrays(source, stem)
-    if checksum(arrays) != manifest["checksum"]:
-        raise _damaged(source, stem.with_name(stem.name + ".npz"), "its checksum is wrong")
+    folder = _ensure(source)
+    manifest = _manifest(source, folder)
+    small = sum(entry["bytes"] for entry in manifest["arrays"].values()) < SMALL
+    try:
+        arrays = _arrays.read(folder, manifest["arrays"], mapped=not small)
+    except ValueError as error:
+        raise _damaged(source, folder, str(error)) from error
+    if small and checksum(arrays) != manifest["checksum"]:
+        raise _damaged(source, folder, "its checksum is wrong")
     splits = {
         split: Split(
             {modality: torch.from_numpy(arrays[f"{split}/{modality}"]) for modality in source.kinds},
@@ -58,7 +65,7 @@ def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
 
 
 def describe(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a dataset's description record (plain JSON), building the dataset if need be.
+    """Return a dataset's description record (plain JSON), preparing the dataset if need be.
 
     Does not import torch. Raises as `load` does.
     """
@@ -66,47 +73,81 @@ def describe(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]
     return _manifest(source, _ensure(source))["description"]
 
 
-def build(name: str, options: dict[str, Any] | None = None, *, force: bool = False) -> Path:
-    """Build a dataset into the cache unless it is there, and return the path of its .npz file.
+def prepare(name: str, options: dict[str, Any] | None = None, *, force: bool = False) -> Path:
+    """Prepare a dataset in the cache unless it is there, and return its folder.
 
     Args:
         name: as for `load`.
         options: as for `load`.
-        force: build it anew even if it is there, which also mends a damaged cache.
+        force: prepare it anew even if it is there, which also mends a damaged cache.
 
     Raises:
         DatasetError: as `load`.
     """
-    stem = _ensure(find(name, options), force)
-    return stem.with_name(stem.name + ".npz")
+    return _ensure(find(name, options), force)
 
 
 def _ensure(source: Source, force: bool = False) -> Path:
-    """Build what is missing; return the path of the cache files without their suffix."""
-    stem = folder() / source.stem
-    data, manifest = stem.with_name(stem.name + ".npz"), stem.with_name(stem.name + ".json")
-    if data.exists() and manifest.exists() and not force:
-        return stem
-    with _locked(stem.with_name(stem.name + ".lock")):
-        if force or not (data.exists() and manifest.exists()):
-            arrays = collect(source, _built(source))
-            record = description(source, arrays)
-            text = json.dumps(
-                {
-                    "checksum": record["checksum"],
-                    "builder": source.code_hash,
-                    "versions": _versions(),
-                    "options": source.options,
-                    "description": record,
-                }
-            )
-            with _writing(manifest.parent):
-                _replace(data, arrays)
-                _replace(manifest, text)
-    return stem
+    """Prepare what is missing; return the folder."""
+    found = _finished(source)
+    if found and not force:
+        return found
+    folder = prepared_folders()[0] / source.stem
+    with locked(folder.with_name(folder.name + ".lock"), VARIABLE):
+        found = _finished(source)  # by the process that had the lock
+        if found and not force:
+            return found
+        _write(source, folder, force)
+    return folder
 
 
-def _built(source: Source) -> dict[str, Arrays]:
+def _finished(source: Source) -> Path | None:
+    folders = (place / source.stem for place in prepared_folders())
+    return next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
+
+
+def _write(source: Source, folder: Path, force: bool) -> None:
+    """Build the dataset into `folder`, under another name until it is complete."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    work = _work(source, force)
+    try:
+        built = dict(_built(source))
+        report = built.pop("report", None)
+        arrays = collect(source, built)
+        record = description(source, arrays, report)
+        with writing(folder.parent, VARIABLE):
+            temporary.mkdir()
+            manifest = {
+                "checksum": record["checksum"],
+                "builder": source.code_hash,
+                "versions": _versions(),
+                "options": source.options,
+                "arrays": _arrays.write(temporary, arrays),
+                "description": record,
+            }
+            (temporary / MANIFEST).write_text(json.dumps(manifest))
+            swap(temporary, folder)
+        shutil.rmtree(work, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if work.exists() and len(list(work.iterdir())) == 1:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _work(source: Source, force: bool) -> Path:
+    """The work folder of this dataset, emptied if other code began it, or if all is to be made anew."""
+    folder = work_folder(source.name, hash_options(source.options))
+    mark = folder / ".code"
+    with writing(folder.parent, VARIABLE):
+        if force or not mark.is_file() or mark.read_text() != source.code_hash:
+            shutil.rmtree(folder)
+            folder.mkdir()
+            mark.write_text(source.code_hash)
+    return folder
+
+
+def _built(source: Source) -> dict[str, Any]:
     try:
         return source.module.build(**source.options)
     except DatasetError:
@@ -119,78 +160,27 @@ def _built(source: Source) -> dict[str, Arrays]:
         raise DatasetError(
             f"dataset '{source.name}' needs the package {error.name}: run `pip install 'msam[study]'`"
         ) from error
-
-
-@contextmanager
-def _writing(where: Path) -> Iterator[None]:
-    """Turn an `OSError` of the cache folder into one line that names the folder and its variable."""
-    try:
-        yield
     except OSError as error:
-        reason = error.strerror or error
-        raise DatasetError(
-            f"cannot write to the data folder {where} ({reason}); set MSAM_DATA to a folder you can write"
-        ) from error
+        if error.errno in FULL:
+            raise unwritable(prepared_folders()[0], VARIABLE, error) from error
+        raise
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`, across processes."""
-    import fcntl
-
-    with _writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        with _writing(path.parent):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(path: Path, content: Arrays | str) -> None:
-    """Write a file under a temporary name, then give it its own."""
-    import numpy as np
-
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def _manifest(source: Source, folder: Path) -> dict[str, Any]:
     try:
-        with temporary.open("wb") as file:
-            if isinstance(content, str):
-                file.write(content.encode())
-            else:
-                np.savez(file, allow_pickle=False, **content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _manifest(source: Source, stem: Path) -> dict[str, Any]:
-    path = stem.with_name(stem.name + ".json")
-    try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["checksum"] != manifest["description"]["checksum"]:
-            raise _damaged(source, path, "its two checksums differ")
+            raise ValueError("two checksums")
+        for entry in manifest["arrays"].values():
+            _ = entry["dtype"], entry["shape"], entry["bytes"]
         return manifest
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise _damaged(source, path, "it is not a manifest") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(source, folder, f"{MANIFEST} is not its manifest") from error
 
 
-def _arrays(source: Source, stem: Path) -> Arrays:
-    import numpy as np
-
-    path = stem.with_name(stem.name + ".npz")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception as error:  # whatever a damaged zip file makes NumPy or zipfile raise
-        raise _damaged(source, path, "it cannot be read") from error
-
-
-def _damaged(source: Source, path: Path, reason: str) -> DatasetError:
-    return DatasetError(
-        f"cached file {path} is damaged ({reason}); delete it or run `msam data build {source.name} --force`"
-    )
+def _damaged(source: Source, folder: Path, reason: str) -> DatasetError:
+    mend = f"{source.command('prepare')} --force"
+    return DatasetError(f"prepared dataset {folder} is damaged ({reason}); delete it or run `{mend}`")
 
 
 def _versions() -> dict[str, str]:

@@ -6,9 +6,11 @@ Plain NumPy; the arrays of a dataset are named "split/part", as "train/label".
 from __future__ import annotations
 
 import hashlib
+import json
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from ._arrays import Arrays, blocks
 from ._types import SPLITS, DatasetError
 
 if TYPE_CHECKING:
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 
     from ._source import Source
 
-Arrays = dict[str, "np.ndarray"]
+PREVIEW = 128
 
 
 def collect(source: Source, built: dict[str, dict[str, np.ndarray]]) -> Arrays:
     """Flatten what `build` returned into "split/part" -> array, typed and checked.
+
+    Arrays of the right type are not copied, so they may be memory maps.
 
     Raises:
         DatasetError: see `check_split`; or a split or group of another name, or a group found in two splits.
@@ -32,11 +36,12 @@ def collect(source: Source, built: dict[str, dict[str, np.ndarray]]) -> Arrays:
             f"dataset '{source.name}': splits are {', '.join(built)}; need {', '.join(SPLITS)}"
         )
     arrays: Arrays = {}
+    stored = source.stored
     for split in SPLITS:
         parts = {name: np.asarray(value) for name, value in built[split].items()}
-        check_split(f"dataset '{source.name}', {split}", parts, tuple(source.kinds), len(source.classes))
+        check_split(f"dataset '{source.name}', {split}", parts, stored, len(source.classes))
         for name, value in parts.items():
-            dtype = np.int64 if name == "label" else np.float32 if name in source.kinds else value.dtype
+            dtype = stored.get(name, np.int64 if name == "label" else value.dtype)
             arrays[f"{split}/{name}"] = np.ascontiguousarray(value, dtype=dtype)
     for modality in source.kinds:
         shapes = {arrays[f"{split}/{modality}"].shape[1:] for split in SPLITS}
@@ -56,20 +61,27 @@ def collect(source: Source, built: dict[str, dict[str, np.ndarray]]) -> Arrays:
     return arrays
 
 
-def check_split(where: str, parts: Arrays, modalities: tuple[str, ...], classes: int) -> None:
+def check_split(where: str, parts: Arrays, stored: dict[str, str], classes: int) -> None:
     """Check one split.
 
+    Args:
+        where: start of every message.
+        parts: array of each modality and group, and "label".
+        stored: modality -> type it is stored in. Only float32 is converted to; an array of another stored
+            type must have it.
+        classes: number of classes.
+
     Raises:
-        DatasetError: a missing, unknown or misaligned array, an empty split, a single class, a label outside
-            0..classes-1, or a value that is not finite.
+        DatasetError: a missing, unknown or misaligned array, one of another type, an empty split, a single
+            class, a label outside 0..classes-1, or a value that is not finite.
     """
     import numpy as np
 
-    for name in (*modalities, "label"):
+    for name in (*stored, "label"):
         if name not in parts:
             raise DatasetError(f"{where}: no array '{name}'")
     for name, value in parts.items():
-        if name not in (*modalities, "label") and not name.startswith("group_"):
+        if name not in (*stored, "label") and not name.startswith("group_"):
             raise DatasetError(f"{where}: array '{name}' is no modality, label or group_<name>")
         if value.dtype.hasobject:
             raise DatasetError(f"{where}: array '{name}' holds Python objects")
@@ -89,11 +101,18 @@ def check_split(where: str, parts: Arrays, modalities: tuple[str, ...], classes:
         raise DatasetError(f"{where}: labels {labels.min()}..{labels.max()} outside 0..{classes - 1}")
     if len(np.unique(labels)) == 1:
         raise DatasetError(f"{where}: every example has class {labels[0]}")
-    for name in modalities:
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(parts[name].astype(np.float32)).all()
-        if not finite:
+    for name, dtype in stored.items():
+        if dtype not in ("float32", parts[name].dtype.name):
+            raise DatasetError(f"{where}: {name} is {parts[name].dtype}; it is to be stored as {dtype}")
+        if not _finite(parts[name], dtype):
             raise DatasetError(f"{where}: {name} has values that are not finite")
+
+
+def _finite(values: np.ndarray, dtype: str) -> bool:
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return all(np.isfinite(block.astype(dtype, copy=False)).all() for block in blocks(values))
 
 
 def checksum(arrays: Arrays) -> str:
@@ -102,7 +121,8 @@ def checksum(arrays: Arrays) -> str:
     for name in sorted(arrays):
         value = arrays[name]
         digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(value.tobytes())
+        for block in blocks(value):
+            digest.update(block.tobytes())
     return digest.hexdigest()
 
 
@@ -120,17 +140,26 @@ def shared_groups(arrays: Arrays) -> dict[str, int]:
     return shared
 
 
-def description(source: Source, arrays: Arrays) -> dict[str, Any]:
-    """The data description record: sizes, class counts, groups, and four examples of different classes."""
+def description(source: Source, arrays: Arrays, report: Any = None) -> dict[str, Any]:
+    """The data description record: sizes, class counts, groups, and four examples of different classes.
+
+    Args:
+        source: the dataset.
+        arrays: what `collect` returned.
+        report: what else `build` has to say, plain JSON: counts, names of clips that are corrupt, ...
+
+    Raises:
+        DatasetError: the report is no plain JSON.
+    """
     import numpy as np
 
     classes, kinds = source.classes, source.kinds
     labels = {split: arrays[f"{split}/label"] for split in SPLITS}
     shown = np.unique(labels["train"], return_index=True)[1][:4]
-    return {
+    record = {
         "name": source.name,
         "title": source.constant("TITLE"),
-        "level": "embedded",
+        "level": source.level,
         "origin": source.constant("ORIGIN"),
         "licence": source.constant("LICENSE"),
         "stands_for": source.constant("STANDS_FOR"),
@@ -160,7 +189,17 @@ def description(source: Source, arrays: Arrays) -> dict[str, Any]:
             for row in shown
         ],
     }
+    return record if report is None else {**record, "report": _plain(source, report)}
+
+
+def _plain(source: Source, report: Any) -> Any:
+    try:
+        return json.loads(json.dumps(report, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"dataset '{source.name}': its report is no plain JSON: {error}") from error
 
 
 def _rounded(values: np.ndarray) -> list[Any]:
-    return values.astype(float).round(3).tolist()
+    """Values to look at: of a long axis only every second, third, ... entry, at most `PREVIEW`."""
+    thin = tuple(slice(None, None, -(-size // PREVIEW) or 1) for size in values.shape)
+    return values[thin].astype(float).round(3).tolist()

@@ -8,14 +8,18 @@ import inspect
 import json
 import math
 import pkgutil
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ._types import INPUT_KINDS, DatasetError
+from msam.fingerprint import code_fingerprint
+
+from ._types import INPUT_KINDS, LEVELS, STORED_TYPES, DatasetError
 
 CONSTANTS = ("TITLE", "ORIGIN", "LICENSE", "STANDS_FOR", "CLASSES", "KINDS")
+OPTIONAL = {"LEVEL": LEVELS[0], "STORED": {}, "FILES": (), "CONSENT": ""}
 
 
 def names() -> list[str]:
@@ -41,7 +45,7 @@ class Source:
 
     def constant(self, name: str) -> Any:
         """Value of a module constant; a function is called with the options."""
-        value = getattr(self.module, name)
+        value = getattr(self.module, name, OPTIONAL.get(name))
         return value(**self.options) if callable(value) else value
 
     @property
@@ -62,10 +66,36 @@ class Source:
         return kinds
 
     @property
+    def level(self) -> str:
+        """Evidence level."""
+        level = self.constant("LEVEL")
+        if level not in LEVELS:
+            raise DatasetError(f"dataset '{self.name}': LEVEL is '{level}'; choose from {', '.join(LEVELS)}")
+        return level
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """Modality -> type of its array."""
+        kinds, given = self.kinds, dict(self.constant("STORED"))
+        for modality, dtype in given.items():
+            if modality not in kinds or dtype not in STORED_TYPES:
+                raise DatasetError(
+                    f"dataset '{self.name}': STORED has '{modality}': '{dtype}'; choose a modality of"
+                    f" {', '.join(kinds)} and a type of {', '.join(STORED_TYPES)}"
+                )
+        return {modality: given.get(modality, STORED_TYPES[0]) for modality in kinds}
+
+    def command(self, verb: str) -> str:
+        """The `msam data` command for this dataset with these options."""
+        defaults = _defaults(self.module)
+        changed = {key: value for key, value in self.options.items() if value != defaults[key]}
+        chosen = f" --options {shlex.quote(json.dumps(changed))}" if changed else ""
+        return f"msam data {verb} {self.name}{chosen}"
+
+    @property
     def code_hash(self) -> str:
-        """SHA-256 of the module's source and of this package's helpers."""
-        files = [Path(str(self.module.__file__)), *sorted(Path(__file__).parent.glob("_*.py"))]
-        return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+        """Hash of the code behind the arrays: the module, what it imports, and how arrays are collected."""
+        return code_fingerprint([self.module.__name__, f"{__package__}._check"])
 
     @property
     def stem(self) -> str:
@@ -95,9 +125,7 @@ def find(name: str, options: dict[str, Any] | None = None) -> Source:
     missing = [part for part in (*CONSTANTS, "build") if not hasattr(module, part)]
     if missing:
         raise DatasetError(f"dataset '{name}': {module.__file__} lacks {', '.join(missing)}")
-    defaults = {
-        key: parameter.default for key, parameter in inspect.signature(module.build).parameters.items()
-    }
+    defaults = _defaults(module)
     unknown = [key for key in options or {} if key not in defaults]
     if unknown:
         known = ", ".join(defaults) or "none"
@@ -107,6 +135,10 @@ def find(name: str, options: dict[str, Any] | None = None) -> Source:
         for key, default in defaults.items()
     }
     return Source(name, module, complete)
+
+
+def _defaults(module: ModuleType) -> dict[str, Any]:
+    return {key: parameter.default for key, parameter in inspect.signature(module.build).parameters.items()}
 
 
 def _typed(name: str, key: str, default: Any, value: Any) -> Any:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 INPUT_KINDS = ("image", "spectrogram", "sensor", "vector", "sequence")
+STORED_TYPES = ("float32", "float16", "uint8")
+LEVELS = ("embedded", "compact", "paper")
 
 
 class DatasetError(ValueError):
@@ -22,7 +24,7 @@ class Split:
     """Examples of one split, aligned over the modalities.
 
     Attributes:
-        inputs: modality -> float32 tensor, N first.
+        inputs: modality -> tensor, N first; float32 unless the dataset stores the modality in a smaller type.
         labels: int64 tensor of class numbers, shape (N,).
     """
 
