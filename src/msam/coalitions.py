@@ -42,7 +42,7 @@ def coalition_logits(
 
     Args:
         model: the classifier.
-        inputs: modality -> raw input, B x ...; only shapes and types are read.
+        inputs: modality -> raw input, B x ...; only shapes are read.
         features: modality -> `model.encode(inputs)`, B x D_m.
         full: logits of all modalities, B x C, if the caller has them already.
 
@@ -55,7 +55,8 @@ def coalition_logits(
     if not todo:
         return full[None]  # type: ignore[index]
     with evaluation_mode(model):
-        muted = model.encode({m: inputs[m].new_zeros(1, *inputs[m].shape[1:]) for m in modalities})
+        zeros = {m: features[m].new_zeros(1, *inputs[m].shape[1:]) for m in modalities}
+        muted = model.encode(zeros)
         stacked = {
             m: torch.cat([features[m] if m in s else muted[m].expand(batch, -1) for s in todo])
             for m in modalities

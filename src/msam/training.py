@@ -116,6 +116,7 @@ def _start(config: Mapping[str, Any], dataset: Dataset, seed: int) -> _Run:
         len(dataset.classes),
         config["fusion"],
         config["width"],
+        config.get("size", "small"),
     ).to(train.labels.device)
     settings = config["optimizer"]
     base = torch.optim.SGD(

@@ -3,15 +3,18 @@
 from msam.models.classifier import MultimodalClassifier, build_classifier
 from msam.models.encoders import ENCODERS, ConvEncoder, SequenceEncoder, VectorEncoder
 from msam.models.fusion import FUSIONS, EarlyFusion, LateFusion, Maxout
+from msam.models.paper import FunnyTransformer, ResNetEncoder
 
 __all__ = [
     "ENCODERS",
     "FUSIONS",
     "ConvEncoder",
     "EarlyFusion",
+    "FunnyTransformer",
     "LateFusion",
     "Maxout",
     "MultimodalClassifier",
+    "ResNetEncoder",
     "SequenceEncoder",
     "VectorEncoder",
     "build_classifier",

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from msam.models.encoders import ENCODERS
 from msam.models.fusion import FUSIONS, EarlyFusion, LateFusion
+from msam.models.paper import PAPER_ENCODERS, PAPER_HIDDEN
+
+SIZES = ("small", "paper")
 
 
 class MultimodalClassifier(nn.Module):
@@ -50,24 +53,43 @@ class MultimodalClassifier(nn.Module):
 
 
 def build_classifier(
-    kinds: Mapping[str, str], shapes: Mapping[str, Sequence[int]], classes: int, fusion: str, width: int
+    kinds: Mapping[str, str],
+    shapes: Mapping[str, Sequence[int]],
+    classes: int,
+    fusion: str,
+    width: int,
+    size: str = "small",
 ) -> MultimodalClassifier:
-    """Small classifier for a data set.
+    """Classifier for a data set.
 
     Args:
         kinds: modality -> kind of signal, a key of `ENCODERS`.
         shapes: modality -> shape of one input, without the batch.
         classes: number of classes C.
         fusion: "late" or "early".
-        width: length of every feature vector.
+        width: length of every feature vector; with size "paper", of those of vectors only.
+        size: "small", or "paper": the encoders of `PAPER_ENCODERS` and AGM's sizes in the early fusion.
+            For vectors, where the paper names no encoder, the small one at the given width.
 
     Raises:
-        ValueError: unknown fusion or kind.
+        ValueError: unknown fusion, size or kind.
     """
     if fusion not in FUSIONS:
         raise ValueError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}")
-    unknown = sorted(set(kinds.values()) - set(ENCODERS))
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}; choose from {', '.join(SIZES)}")
+    known = ENCODERS if size == "small" else {**PAPER_ENCODERS, "vector": ENCODERS["vector"]}
+    unknown = sorted(set(kinds.values()) - set(known))
     if unknown:
-        raise ValueError(f"unknown kind of modality {unknown[0]!r}; choose from {', '.join(ENCODERS)}")
-    encoders = {m: ENCODERS[kind](shapes[m], width) for m, kind in kinds.items()}
-    return MultimodalClassifier(encoders, FUSIONS[fusion](dict.fromkeys(kinds, width), classes))
+        raise ValueError(f"unknown kind of modality {unknown[0]!r}; choose from {', '.join(known)}")
+    encoders: dict[str, nn.Module] = {}
+    widths: dict[str, int] = {}
+    for m, kind in kinds.items():
+        if size == "paper" and kind in PAPER_ENCODERS:
+            paper = PAPER_ENCODERS[kind](shapes[m])
+            encoders[m], widths[m] = paper, paper.width
+        else:
+            encoders[m], widths[m] = ENCODERS[kind](shapes[m], width), width
+    if size == "paper" and fusion == "early":
+        return MultimodalClassifier(encoders, EarlyFusion(widths, classes, PAPER_HIDDEN))
+    return MultimodalClassifier(encoders, FUSIONS[fusion](widths, classes))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from msam.models.inputs import as_input, over_frames
+
 
 class ConvEncoder(nn.Module):
     """Two strided convolutions with BatchNorm and a global average, for signals and images.
@@ -15,17 +17,25 @@ class ConvEncoder(nn.Module):
     the time on a CPU and see no more of the input.
 
     Args:
-        shape: input shape without the batch, channels first: (C, T) or (C, H, W).
+        shape: input shape without the batch, channels first: (C, T), (C, H, W), or (F, C, H, W) for F
+            frames whose features are averaged.
         width: length of the feature vector; the first convolution has width/2 channels.
     """
 
     def __init__(self, shape: Sequence[int], width: int) -> None:
         super().__init__()
-        image = len(shape) == 3
+        image = len(shape) > 2
         conv, norm = (nn.Conv2d, nn.BatchNorm2d) if image else (nn.Conv1d, nn.BatchNorm1d)
         kernel = 3 if image else 5
         self.layers = nn.Sequential(
-            conv(shape[0], width // 2, 2 * kernel, stride=4, padding=kernel - 1, bias=False),
+            conv(
+                shape[-3] if image else shape[0],
+                width // 2,
+                2 * kernel,
+                stride=4,
+                padding=kernel - 1,
+                bias=False,
+            ),
             norm(width // 2),
             nn.ReLU(inplace=True),
             conv(width // 2, width, kernel, stride=2, padding=kernel // 2, bias=False),
@@ -34,8 +44,8 @@ class ConvEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x C x T or B x C x H x W -> B x width."""
-        return self.layers(x).flatten(2).mean(2)
+        """B x C x T, B x C x H x W or B x F x C x H x W -> B x width; images may be uint8."""
+        return over_frames(lambda part: self.layers(as_input(part, crop=False)).flatten(2).mean(2), x)
 
 
 class VectorEncoder(nn.Sequential):

@@ -57,26 +57,30 @@ class EarlyFusion(nn.Module):
     """Concatenated features -> two Maxout layers with BatchNorm and dropout -> linear head.
 
     "Early" is the paper's word for non-linear fusion of features, after whole encoders. The layers are AGM's,
-    with 2 and 1 times the width of one encoder where AGM has 2048 and 1024 units.
+    which has 2048 and 1024 units.
 
     Args:
         widths: modality -> length of its feature vector.
         classes: number of classes C.
+        hidden: units of the two Maxout layers; None: 2 and 1 times the width of the widest encoder.
     """
 
-    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
+    def __init__(
+        self, widths: Mapping[str, int], classes: int, hidden: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         self.widths, self.classes = dict(widths), classes
         total, unit = sum(widths.values()), max(widths.values())
+        first, second = hidden or (2 * unit, unit)
         self.layers = nn.Sequential(
             nn.BatchNorm1d(total, eps=1e-4),
-            Maxout(total, 2 * unit),
-            nn.BatchNorm1d(2 * unit),
+            Maxout(total, first),
+            nn.BatchNorm1d(first),
             nn.Dropout(0.3),
-            Maxout(2 * unit, unit),
-            nn.BatchNorm1d(unit),
+            Maxout(first, second),
+            nn.BatchNorm1d(second),
             nn.Dropout(0.3),
-            nn.Linear(unit, classes),
+            nn.Linear(second, classes),
         )
 
     @property
