@@ -268,7 +268,8 @@ NAN, INF = float("nan"), float("inf")
         (
             "nope",
             {},
-            "unknown method 'nope'; choose from unimodal+m1, unimodal+m2, joint, agm, msam, mixture, undefined",
+            "unknown method 'nope'; choose from unimodal+m1, unimodal+m2, joint, agm, msam, mixture,"
+            " undefined",
         ),
     ],
 )  # fmt: skip

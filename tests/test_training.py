@@ -1,12 +1,15 @@
 """The training loop: what it measures, what it selects, and that it repeats itself."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from test_methods import CASES
 
+from msam._startup import plain_sgd
 from msam.datasets import Dataset, Split, load
 from msam.models import build_classifier
 from msam.training import batches, evaluate, select, train_seed
@@ -195,3 +198,37 @@ def test_training_on_a_gpu_comes_close_to_the_cpu(dataset, dominance):
     assert gpu["epochs"][0]["step_loss"] == pytest.approx(
         train_seed(config, dataset, 0)["epochs"][0]["step_loss"], rel=0.3
     )
+
+
+def test_the_optimizer_that_starts_fast_is_sgd_and_does_not_import_the_compiler():
+    code = """if True:
+        import sys, torch
+        from msam._startup import plain_sgd
+        from msam.optim import ModalityAwareSAM
+        model = torch.nn.Linear(3, 2)
+        base = plain_sgd()(model.parameters(), lr=0.1, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(base, [1], 0.1)
+        optimizer = ModalityAwareSAM(None, base, rho=0.1)
+        def closure():
+            optimizer.zero_grad()
+            loss = model(torch.ones(1, 3)).square().sum()
+            loss.backward()
+            return loss
+        optimizer.step(closure, share=0.5)
+        schedule.step()
+        sys.exit("torch._dynamo" in sys.modules)
+    """
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    models = [torch.nn.Linear(3, 2, dtype=torch.float64) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}
+    optimizers = [
+        kind(m.parameters(), **settings)
+        for kind, m in zip((torch.optim.SGD, plain_sgd()), models, strict=True)
+    ]
+    for _ in range(5):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            model(torch.ones(1, 3, dtype=torch.float64)).square().sum().backward()
+            optimizer.step()
+    assert torch.equal(models[0].weight, models[1].weight)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from msam import methods
+from msam._startup import plain_sgd
 from msam.coalitions import accuracy, batch_shares, coalition_logits, evaluation_mode, responses
 from msam.datasets import Dataset, Split
 from msam.methods import Method, StepReport
@@ -119,7 +120,7 @@ def _start(config: Mapping[str, Any], dataset: Dataset, seed: int) -> _Run:
         config.get("size", "small"),
     ).to(train.labels.device)
     settings = config["optimizer"]
-    base = torch.optim.SGD(
+    base = plain_sgd()(
         model.param_groups(),
         lr=settings["lr"],
         momentum=settings["momentum"],

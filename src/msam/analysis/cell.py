@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from IPython.display import HTML
     from matplotlib.figure import Figure
 
 
-def table(record: dict[str, Any]) -> pd.DataFrame:
+def table(record: dict[str, Any]) -> HTML:
     """Test accuracy after the last epoch: one row a seed, one column an output; diverged seeds are empty."""
-    import pandas as pd
+    from IPython.display import HTML
 
-    rows = {
+    found = {
         seed["seed"]: seed["final"]["last"]["test"]["accuracy"] if seed["final"] else {}
         for seed in record["seeds"]
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed").round(4)
+    outputs = list(dict.fromkeys(output for row in found.values() for output in row))
+    head = "".join(f"<th>{text}</th>" for text in ["seed", *outputs])
+    rows = [
+        f"<tr><td>{seed}</td>"
+        + "".join(f"<td>{row[output]:.4f}</td>" if output in row else "<td></td>" for output in outputs)
+        for seed, row in found.items()
+    ]
+    return HTML(f"<table><tr>{head}</tr>{'</tr>'.join(rows)}</tr></table>")
 
 
 def curves(record: dict[str, Any]) -> Figure:
