@@ -153,7 +153,7 @@ def test_plan_lists_every_cell_and_trains_nothing(here, toy, outside, capsys):
     grid = studies.cells(studies.load(toy))
     assert code == 0
     assert [line.split() for line in out[:-1]] == [[c.title, "?", "not", "trained", "yet"] for c in grid]
-    assert out[-1] == "5 of 5 cells to train, 3 seeds each: about unknown with 2 at once"
+    assert out[-1] == "5 of 5 cells to train, 3 seeds each: no time was recorded for any of them"
     assert not list(here.iterdir())
 
 
