@@ -10,7 +10,7 @@ from msam.analysis.figures.draw import WIDTH, empty, legend, method_rows, pictur
 from msam.analysis.names import GRAY, PALETTE, in_order
 from msam.analysis.sources import Study
 
-BAR = 0.14  # inches
+BAR, LINE = 0.14, 0.24  # inches
 
 
 @picture
@@ -22,7 +22,8 @@ def cost_bars(study: Study, net: str = "small") -> Figure:
         return empty(f"no benchmark of the network {net} recorded")
     fusions = list(dict.fromkeys(rows["fusion"]))
     methods, sizes = in_order(rows["method"]), sorted(rows["modalities"].unique())
-    figure = Figure(figsize=(WIDTH, 0.9 + BAR * len(methods) * len(sizes)), layout="constrained")
+    row = max(BAR * len(sizes), LINE)
+    figure = Figure(figsize=(WIDTH, 0.9 + row * len(methods)), layout="constrained")
     grid = figure.subplots(1, len(fusions), squeeze=False, sharex=True, sharey=True)[0]
     for axes, fusion in zip(grid, fusions, strict=True):
         for i, size in enumerate(sizes):
