@@ -605,7 +605,7 @@ def test_pmr_loss_sample_by_sample(fusion):
             for m in centers
         }
         row = range(len(batch))
-        score = {m: sum(float(z[i, batch.labels[i]].exp()) for i in row) for m, z in logs.items()}
+        score = {m: sum(z[i, batch.labels[i]].exp().item() for i in row) for m, z in logs.items()}
         loss = F.cross_entropy(twin.fuse(features), batch.labels)
         for m, other in (("m1", "m2"), ("m2", "m1")):
             slow = min(max(score[other] / score[m] - 1, 0), 1)

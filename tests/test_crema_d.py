@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from test_training import CONFIG as TRAINING
 
 from msam import datasets
 from msam.datasets import DatasetError, _audio, _clips, _video, crema_d
@@ -14,15 +15,7 @@ from msam.training import train_seed
 av = pytest.importorskip("av")
 soundfile = pytest.importorskip("soundfile")
 
-CONFIG = {
-    "method": "msam",
-    "options": {},
-    "width": 8,
-    "epochs": 2,
-    "batch_size": 8,
-    "rho": 0.05,
-    "optimizer": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4, "milestones": [0.7], "gamma": 0.1},
-}
+CONFIG = TRAINING | {"epochs": 2, "batch_size": 8}
 SMALL = {"side": 16, "validation": 0.25}
 LEVELS = (30, 60, 90, 120, 150, 180, 210)
 """Gray of the seven frames of every video: which frame is it?"""

@@ -7,21 +7,14 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from test_training import CONFIG as TRAINING
 
 from msam import datasets
 from msam.datasets import DatasetError, ur_funny
 from msam.datasets._pickle import load_arrays
 from msam.training import train_seed
 
-CONFIG = {
-    "method": "msam",
-    "options": {},
-    "width": 8,
-    "epochs": 2,
-    "batch_size": 8,
-    "rho": 0.05,
-    "optimizer": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4, "milestones": [0.7], "gamma": 0.1},
-}
+CONFIG = TRAINING | {"epochs": 2, "batch_size": 8}
 WIDTHS = {"vision": 7, "audio": 5, "text": 3}
 STEPS = 9
 

@@ -222,7 +222,7 @@ def _checkpoint(path: Path, run: list[Any]) -> Path:
 
 
 def _remove_checkpoints(path: Path | None) -> None:
-    for checkpoint in path.parent.glob(f".{path.stem}.*.pt") if path else ():
+    for checkpoint in path.parent.glob(f".{path.stem}.*.pt*") if path else ():
         checkpoint.unlink()
 
 

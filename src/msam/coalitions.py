@@ -72,20 +72,21 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def probability(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean probability of the true class."""
-    return _true_class(logits.softmax(-1), labels).mean(-1)
+    return true_class(logits.softmax(-1), labels).mean(-1)
 
 
 def logit(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean logit of the true class above the mean logit, so that 0 is the uniform prediction."""
-    return (_true_class(logits, labels) - logits.mean(-1)).mean(-1)
+    return (true_class(logits, labels) - logits.mean(-1)).mean(-1)
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy saved against the uniform prediction, log C - CE, in nats."""
-    return math.log(logits.shape[-1]) + _true_class(logits.log_softmax(-1), labels).mean(-1)
+    return math.log(logits.shape[-1]) + true_class(logits.log_softmax(-1), labels).mean(-1)
 
 
-def _true_class(values: Tensor, labels: Tensor) -> Tensor:
+def true_class(values: Tensor, labels: Tensor) -> Tensor:
+    """Entry of the true class, (... x B x C, labels B) -> ... x B."""
     return values.gather(-1, labels.expand(values.shape[:-1])[..., None]).squeeze(-1)
 
 

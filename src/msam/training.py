@@ -90,7 +90,7 @@ class _Run:
     def save(self, path: Path) -> None:
         """Write a checkpoint so that the path holds the old one or the new one."""
         self.random_state = random_state(self.model.parameters())
-        temporary = path.with_suffix(".unfinished")
+        temporary = path.with_suffix(".pt.unfinished")
         torch.save(vars(self) | {"order": self.order.get_state()}, temporary)
         temporary.replace(path)
 
@@ -159,8 +159,8 @@ def train_seed(
         UnsupportedCell: the method is not defined for the cell.
     """
     started = time.perf_counter()
-    resumed = checkpoint is not None and checkpoint.is_file()
-    run = _Run.load(checkpoint) if checkpoint and resumed else _start(config, dataset, seed)
+    kept = checkpoint if checkpoint and checkpoint.is_file() else None
+    run = _Run.load(kept) if kept else _start(config, dataset, seed)
     train, names = dataset.splits["train"], run.model.modalities
     result: dict[str, Any] = {"seed": seed, "state": "done", "reason": ""}
     for epoch in range(len(run.epochs) + 1, config["epochs"] + 1):

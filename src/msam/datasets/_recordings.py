@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Callable, Iterable
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._audio import resample
+from ._spectrogram import hann
 from ._types import DatasetError
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ def read_ogg(path: Path, rate: int, new_rate: int) -> np.ndarray:
         DatasetError: it is damaged, cut off, silent, or of another format.
     """
     import soundfile
-    from scipy.signal import resample_poly
 
     try:
         whole = _ends(path.read_bytes())
@@ -95,8 +95,7 @@ def read_ogg(path: Path, rate: int, new_rate: int) -> np.ndarray:
     _check_format(path, f"{found} Hz, {samples.shape[1]} channel(s)", f"{rate} Hz, 1 channel(s)")
     if not samples.any():
         raise DatasetError(f"{path} is silent")
-    common = gcd(new_rate, rate)
-    return resample_poly(samples[:, 0], new_rate // common, rate // common)
+    return resample(samples[:, 0], rate, new_rate)
 
 
 def _ends(content: bytes) -> bool:
@@ -138,10 +137,9 @@ def spectrogram(samples: np.ndarray, size: int) -> np.ndarray:
     """
     import numpy as np
 
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
     starts = np.linspace(0, len(samples) - WINDOW, SIDE).round().astype(int)
     loud = samples / np.sqrt(np.mean(samples**2))
-    frames = np.lib.stride_tricks.sliding_window_view(loud, WINDOW)[starts] * hann
+    frames = np.lib.stride_tricks.sliding_window_view(loud, WINDOW)[starts] * hann(WINDOW)
     spectrum = np.fft.rfft(frames).T
     power = spectrum.real**2 + spectrum.imag**2
     return np.log(block_means(power, size) + FLOOR)

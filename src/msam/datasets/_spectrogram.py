@@ -10,6 +10,13 @@ if TYPE_CHECKING:
 FLOOR = 1e-6
 
 
+def hann(window: int) -> np.ndarray:
+    """Periodic Hann window, (window,)."""
+    import numpy as np
+
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+
+
 def power(waves: np.ndarray, window: int, hop: int) -> np.ndarray:
     """Power spectrogram with a periodic Hann window, frames not padded.
 
@@ -23,9 +30,8 @@ def power(waves: np.ndarray, window: int, hop: int) -> np.ndarray:
     """
     import numpy as np
 
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     frames = np.lib.stride_tricks.sliding_window_view(waves, window, axis=-1)[..., ::hop, :]
-    return np.moveaxis(np.abs(np.fft.rfft(frames * hann)) ** 2, -1, -2)
+    return np.moveaxis(np.abs(np.fft.rfft(frames * hann(window))) ** 2, -1, -2)
 
 
 def mel_filters(bands: int, window: int, rate: int, low: float, high: float) -> np.ndarray:

@@ -42,12 +42,17 @@ class Method:
     `end_epoch` with the evaluation of the validation split.
     """
 
+    compares = False
+    """Whether the method compares modalities, so that one alone is not enough."""
+
     def modalities(self, names: Sequence[str]) -> list[str]:
         """The modalities the model gets; all of them unless the method says otherwise."""
         return list(names)
 
     def check(self, fusion: str, modalities: Sequence[str]) -> None:
         """Raise `UnsupportedCell` where the method is not defined, `ValueError` where options are wrong."""
+        if self.compares and len(modalities) < 2:
+            raise UnsupportedCell("it compares modalities, so it needs at least two")
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Take the model, its base optimizer (one param group a modality) and the cell's configuration."""

@@ -5,20 +5,13 @@ Everything is found through the modules of the model, never through the names of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from msam.coalitions import coalition_logits, responses
-from msam.methods._base import UnsupportedCell
 from msam.models import LateFusion, MultimodalClassifier
-
-
-def need_two(modalities: Sequence[str]) -> None:
-    """Raise `UnsupportedCell` for a single modality."""
-    if len(modalities) < 2:
-        raise UnsupportedCell("it compares modalities, so it needs at least two")
 
 
 def own_modules(model: MultimodalClassifier, modality: str) -> list[nn.Module]:
@@ -28,9 +21,15 @@ def own_modules(model: MultimodalClassifier, modality: str) -> list[nn.Module]:
 
 
 def own_logits(
-    model: MultimodalClassifier, inputs: Mapping[str, Tensor], features: Mapping[str, Tensor], fused: Tensor
+    model: MultimodalClassifier,
+    inputs: Mapping[str, Tensor],
+    features: Mapping[str, Tensor],
+    fused: Tensor | None = None,
 ) -> Tensor:
-    """Logits of every modality alone, M x B x C: of its head (late fusion), its Shapley response (early)."""
+    """Logits of every modality alone, M x B x C: of its head (late fusion), its Shapley response (early).
+
+    They sum to the fused logits; `fused` are these, if the caller has them already.
+    """
     if isinstance(model.fusion, LateFusion):
         return torch.stack(list(model.fusion.head_logits(features).values()))
     return responses(coalition_logits(model, inputs, features, fused), model.modalities)
@@ -41,6 +40,11 @@ def auxiliary_heads(model: MultimodalClassifier) -> nn.ModuleDict:
     like = next(model.parameters())
     widths, classes = model.fusion.widths, model.fusion.classes
     return nn.ModuleDict({m: nn.Linear(width, classes) for m, width in widths.items()}).to(like)
+
+
+def mean_of_others(scores: Tensor) -> Tensor:
+    """For every modality the mean of the others' scores, shapes (M,)."""
+    return (scores.sum() - scores) / (len(scores) - 1)
 
 
 def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:

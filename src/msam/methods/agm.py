@@ -25,7 +25,7 @@ Cost: one forward and one backward pass, and a pass of the fusion a coalition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,10 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from msam.coalitions import coalition_logits, responses
+from msam.coalitions import coalition_logits, responses, true_class
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport
-from msam.methods._modality import need_two, parameters_of
+from msam.methods._modality import parameters_of
 from msam.models import MultimodalClassifier
 
 FLOOR = 1e-8
@@ -56,12 +56,10 @@ class AGM(Method):
         cap: upper bound of R_m - r_m.
     """
 
+    compares = True
+
     def __init__(self, alpha: float = 1.5, cap: float = 10.0) -> None:
         self.alpha, self.cap = alpha, cap
-
-    def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """AGM compares modalities."""
-        need_two(modalities)
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Start the running scores at zero."""
@@ -72,7 +70,7 @@ class AGM(Method):
     @torch.no_grad()
     def kappa(self, answers: Tensor, labels: Tensor) -> Tensor:
         """kappa_m, shape (M,), from the responses, M x B x C; moves the running scores."""
-        truth = answers.softmax(-1)[:, torch.arange(len(labels)), labels]
+        truth = true_class(answers.softmax(-1), labels)
         scores = -truth.clamp(min=FLOOR).log().mean(1)
         gap = discrepancy(self.running) - discrepancy(scores)
         self.steps += 1

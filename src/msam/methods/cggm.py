@@ -25,7 +25,7 @@ c_m.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -35,7 +35,7 @@ from torch.optim import Optimizer
 
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport
-from msam.methods._modality import need_two, scale_gradients
+from msam.methods._modality import scale_gradients
 from msam.models import MultimodalClassifier
 
 DECAY, CLIP = 0.9, 0.8
@@ -62,12 +62,10 @@ class CGGM(Method):
         scale: factor on the encoders' gradients (the authors: 1.3).
     """
 
+    compares = True
+
     def __init__(self, weight: float = 0.2, scale: float = 1.3) -> None:
         self.weight, self.scale = weight, scale
-
-    def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """CGGM compares modalities."""
-        need_two(modalities)
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Make the classifiers and their optimizer."""

@@ -19,7 +19,7 @@ Ours: the base optimizer is that of every other method (theirs AdamW).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -29,8 +29,7 @@ from torch.optim import Optimizer
 
 from msam.datasets import Split
 from msam.methods._base import StepReport
-from msam.methods._modality import need_two
-from msam.methods.uniform import Uniform
+from msam.methods.uniform import Gradients, Uniform
 from msam.models import MultimodalClassifier
 from msam.optim import SAM
 from msam.optim._passes import random_state
@@ -57,12 +56,10 @@ class MASAM(Uniform):
         decay: of the average of the losses (the authors: 0.91 and 0.9).
     """
 
+    compares = True
+
     def __init__(self, mix: float = 0.8, decay: float = 0.9) -> None:
         self.mix, self.decay = mix, decay
-
-    def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """MASAM compares modalities."""
-        need_two(modalities)
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Wrap the base optimizer; `config["rho"]` is the radius."""
@@ -75,44 +72,31 @@ class MASAM(Uniform):
         """One step, three gradients; the report holds the joint loss alone."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         before = random_state(parameters)
-        joint, alone = self._losses(batch)
-        g = self._gradients(joint, parameters, retain_graph=True)
-        u = self._gradients(alone.sum(), parameters)
-        d = int(self._scores(alone.detach(), g, u).argmax())
+        joint, alone, g, u = self.gradients(batch)
+        d = int(self._scores(alone, g, u).argmax())
         chosen = self.sam.param_groups[d]
         directions = {p: direction(g[p], u[p]) for p in chosen["params"]}
-        first = FirstPass(joint.detach(), [directions.get(p) for p in parameters], before)
-        self.sam.second_pass(self._closure(batch), first, [chosen])
+        first = FirstPass(joint, [directions.get(p) for p in parameters], before)
+        self.sam.second_pass(self.closure(batch), first, [chosen])
         encoded = set(self.model.encoders.parameters())
         for p in parameters:
             if p not in encoded:
                 p.grad = g[p] + u[p]
         self.optimizer.step()
-        return StepReport(joint.detach(), 3)
+        return StepReport(joint, 3)
 
-    def _losses(self, batch: Split) -> tuple[Tensor, Tensor]:
-        """Joint loss, 0-dim, and the L_m, shape (M,)."""
-        features = self.model.encode(batch.inputs)
-        joint = F.cross_entropy(self.model.fuse(features), batch.labels)
-        alone = [F.cross_entropy(head(features[m]), batch.labels) for m, head in self.heads.items()]
-        return joint, torch.stack(alone)
+    def closure(self, batch: Split) -> Callable[[], Tensor]:
+        """Gradients of the sum of all losses."""
 
-    def _closure(self, batch: Split) -> Callable[[], Tensor]:
         def evaluate() -> Tensor:
-            joint, alone = self._losses(batch)
+            joint, alone = self.losses(batch)
             loss = joint + alone.sum()
             loss.backward()
             return loss
 
         return evaluate
 
-    def _gradients(
-        self, loss: Tensor, parameters: list[Tensor], retain_graph: bool = False
-    ) -> dict[Tensor, Tensor]:
-        found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, materialize_grads=True)
-        return dict(zip(parameters, found, strict=True))
-
-    def _scores(self, losses: Tensor, g: Mapping[Tensor, Tensor], u: Mapping[Tensor, Tensor]) -> Tensor:
+    def _scores(self, losses: Tensor, g: Gradients, u: Gradients) -> Tensor:
         """D_m, shape (M,); moves the average."""
         last = losses if self.last is None else self.last
         average = losses if self.last is None else self.decay * self.average + (1 - self.decay) * losses

@@ -18,8 +18,7 @@ passes.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from msam.datasets import Split
 from msam.methods._base import StepReport
@@ -57,27 +56,13 @@ class MMPareto(Uniform):
 
     def step(self, batch: Split) -> StepReport:
         """One step, two gradients; the report holds the joint loss alone."""
-        features = self.model.encode(batch.inputs)
-        joint = F.cross_entropy(self.model.fuse(features), batch.labels)
-        alone = [F.cross_entropy(head(features[m]), batch.labels) for m, head in self.heads.items()]
-        encoders, fusion = list(self.model.encoders.parameters()), list(self.model.fusion.parameters())
-        heads = list(self.heads.parameters())
-        g = _gradients(joint, [*encoders, *fusion], retain_graph=True)
-        u = _gradients(torch.stack(alone).sum(), [*encoders, *heads])
-        for p in [*fusion, *heads]:
-            p.grad = g[p] if p in g else u[p]
+        joint, _, g, u = self.gradients(batch)
+        for p in [*self.model.fusion.parameters(), *self.heads.parameters()]:
+            p.grad = g[p] + u[p]
         for encoder in self.model.encoders.values():
             own = list(encoder.parameters())
             combined = combine([g[p] for p in own], [u[p] for p in own], self.gamma)
             for p, gradient in zip(own, combined, strict=True):
                 p.grad = gradient
         self.optimizer.step()
-        return StepReport(joint.detach(), 2)
-
-
-def _gradients(
-    loss: Tensor, parameters: list[nn.Parameter], retain_graph: bool = False
-) -> dict[Tensor, Tensor]:
-    return dict(
-        zip(parameters, torch.autograd.grad(loss, parameters, retain_graph=retain_graph), strict=True)
-    )
+        return StepReport(joint, 2)

@@ -17,7 +17,7 @@ Cost: one forward and one backward pass; with early fusion one more pass of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,16 +25,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
+from msam.coalitions import true_class
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport
-from msam.methods._modality import need_two, own_logits, scale_gradients
+from msam.methods._modality import mean_of_others, own_logits, scale_gradients
 from msam.models import MultimodalClassifier
 
 
 def coefficients(scores: Tensor, alpha: float) -> Tensor:
     """k_m from the scores S_m, shapes (M,)."""
-    others = (scores.sum() - scores) / (len(scores) - 1)
-    ratio = scores / others
+    ratio = scores / mean_of_others(scores)
     return torch.where(ratio > 1, 1 - torch.tanh(alpha * ratio), torch.ones_like(ratio))
 
 
@@ -46,12 +46,10 @@ class OGM(Method):
         end: fraction of the epochs with modulation (the authors' default: 0.5).
     """
 
+    compares = True
+
     def __init__(self, alpha: float = 0.8, end: float = 0.5) -> None:
         self.alpha, self.end = alpha, end
-
-    def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """OGM compares modalities."""
-        need_two(modalities)
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Find the tensors to modulate."""
@@ -75,7 +73,7 @@ class OGM(Method):
         if self.epoch <= self.last:
             with torch.no_grad():
                 alone = own_logits(self.model, batch.inputs, features, fused)
-                truth = alone.softmax(-1)[:, torch.arange(len(batch)), batch.labels]
+                truth = true_class(alone.softmax(-1), batch.labels)
                 self.modulate(coefficients(truth.sum(1), self.alpha))
         self.optimizer.step()
         return StepReport(loss.detach(), 1)

@@ -22,7 +22,7 @@ Cost: one forward and one backward pass, and a few forward passes an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,10 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from msam.coalitions import evaluation_mode
+from msam.coalitions import evaluation_mode, true_class
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport
-from msam.methods._modality import need_two
+from msam.methods._modality import mean_of_others
 from msam.models import MultimodalClassifier
 
 
@@ -46,8 +46,8 @@ def class_means(features: Tensor, labels: Tensor, before: Tensor) -> Tensor:
 
 def weights(scores: Tensor) -> tuple[Tensor, Tensor]:
     """slow_m and fast_m from the scores P_m, shapes (M,)."""
-    others = (scores.sum() - scores) / (len(scores) - 1)
-    return (scores.max() / scores - 1).clamp(0, 1), (scores / others - 1).clamp(0, 1)
+    slow, fast = scores.max() / scores - 1, scores / mean_of_others(scores) - 1
+    return slow.clamp(0, 1), fast.clamp(0, 1)
 
 
 class PMR(Method):
@@ -60,14 +60,12 @@ class PMR(Method):
         batches: batches of an epoch that the prototypes are made from.
     """
 
+    compares = True
+
     def __init__(
         self, alpha: float = 1.0, entropy: float = 0.1, early: float = 0.25, batches: int = 4
     ) -> None:
         self.alpha, self.entropy, self.early, self.batches = alpha, entropy, early, batches
-
-    def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """PMR compares modalities."""
-        need_two(modalities)
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Start without prototypes."""
@@ -91,7 +89,7 @@ class PMR(Method):
         exact = "donot_use_mm_for_euclid_dist"
         distances = [torch.cdist(features[m], c, compute_mode=exact) for m, c in self.prototypes.items()]
         logs = (-torch.stack(distances)).log_softmax(-1)
-        truth = logs[:, torch.arange(len(labels)), labels]
+        truth = true_class(logs, labels)
         slow, fast = weights(truth.detach().exp().sum(1))
         terms = -self.alpha * (slow * truth.mean(1)).sum()
         if self.epoch < self.last_early:

@@ -25,7 +25,7 @@ backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,11 +33,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from msam.coalitions import coalition_logits, responses
+from msam.coalitions import true_class
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport
-from msam.methods._modality import need_two, own_modules
-from msam.models import LateFusion, MultimodalClassifier
+from msam.methods._modality import own_logits, own_modules
+from msam.models import MultimodalClassifier
 
 
 class ReconBoost(Method):
@@ -50,12 +50,10 @@ class ReconBoost(Method):
         consolidation: weight of the distance to the part before (the authors: 0.5).
     """
 
+    compares = True
+
     def __init__(self, stage: int = 1, w1: float = 5.0, w2: float = 1.0, consolidation: float = 0.5) -> None:
         self.stage, self.w1, self.w2, self.consolidation = stage, w1, w2, consolidation
-
-    def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """ReconBoost needs another modality."""
-        need_two(modalities)
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Begin with boosting the first modality."""
@@ -91,24 +89,17 @@ class ReconBoost(Method):
         else:
             self.model.eval()
             self.model.encoders[self.model.modalities[k]].train()
-            loss = self.boosting_loss(self._parts(batch), batch.labels, k)
+            parts = own_logits(self.model, batch.inputs, self.model.encode(batch.inputs))
+            loss = self.boosting_loss(parts, batch.labels, k)
         loss.backward()
         self.optimizer.step()
         return StepReport(loss.detach(), 1)
 
-    def _parts(self, batch: Split) -> Tensor:
-        """The f_m, M x B x C."""
-        features = self.model.encode(batch.inputs)
-        if isinstance(self.model.fusion, LateFusion):
-            return torch.stack(list(self.model.fusion.head_logits(features).values()))
-        return responses(coalition_logits(self.model, batch.inputs, features), self.model.modalities)
-
     def boosting_loss(self, parts: Tensor, labels: Tensor, k: int) -> Tensor:
         """Loss of the boosting stage of modality k; only `parts[k]` gets a gradient."""
         rest = torch.cat([parts[:k], parts[k + 1 :]]).sum(0).detach()
-        row = torch.arange(len(labels))
-        weight = (self.w1 - self.w2 * rest.softmax(-1)[row, labels]) / parts.shape[-1]
-        loss = -(weight * parts[k].log_softmax(-1)[row, labels]).mean()
+        weight = (self.w1 - self.w2 * true_class(rest.softmax(-1), labels)) / parts.shape[-1]
+        loss = -(weight * true_class(parts[k].log_softmax(-1), labels)).mean()
         if self.epoch < self.stage:
             return loss
         previous = parts[k - 1].detach().softmax(-1)
