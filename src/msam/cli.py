@@ -9,12 +9,13 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from msam import pipeline, studies
+from msam import forking, pipeline, studies
 
 PUBLISHED = Path("results")
 LOCAL = PUBLISHED / "local"
@@ -57,9 +58,10 @@ def _reproduce(options: argparse.Namespace) -> int:
     with pipeline.exclusive(options.results) as lock:
         jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
         print(f"{len(jobs)} of {len(cells)} cells to train: {_forecast(jobs, options.jobs)}", flush=True)
-        failed = pipeline.train(jobs, run, lock) if jobs else []
-        _take_search(profile["profile"], options.results)
-        code = _book(options)
+        with forking.preloaded() if jobs and options.executor == "local" else nullcontext():
+            failed = pipeline.train(jobs, run, lock) if jobs else []
+            _take_search(profile["profile"], options.results)
+            code = _book(options)
     for cell in failed:
         reason = json.loads(pipeline.runner.failed(cell.path(options.results)).read_text())["reason"]
         print(f"failed: {cell.title}: {reason}", file=sys.stderr)

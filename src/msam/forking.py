@@ -1,0 +1,152 @@
+"""Start many short processes fast: fork each from one that has imported everything.
+
+A cell's notebook needs two processes, papermill and the kernel, and importing PyTorch, matplotlib and the
+rest takes them longer than training a small network. Inside `preloaded` a server has done that once. Whoever
+starts a Jupyter kernel there gets a fork of it, as a kernel specification found first says so, and `command`
+names the program that gets a fork to run `msam`. Both go through `_forked.py`, a small process that stands
+for the fork: it has the fork's exit code, passes interrupts on, and takes the fork with it when it is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from msam import _forked
+
+VARIABLE = "MSAM_FORKS"
+"""Address of the server, in the environment of what runs inside `preloaded`."""
+
+IMPORTED = (
+    *("IPython.core.pylabtools", "ipykernel.kernelapp", "matplotlib_inline.backend_inline"),
+    *("nbclient", "papermill", "seaborn"),
+    *("msam.analysis.cell", "msam.cells", "msam.cli", "msam.notebooks", "msam.training"),
+)
+"""What papermill and the notebook of a cell import; nothing here may start a thread or touch a GPU."""
+
+
+@contextmanager
+def preloaded() -> Iterator[None]:
+    """Let kernels and `command` of this process and those it starts be forks, on Linux; elsewhere do nothing.
+
+    Forking is not safe with the frameworks of macOS, and there is none on Windows.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = dict(os.environ)
+    with TemporaryDirectory(prefix="msam-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        os.environ[VARIABLE] = f"{folder}/socket"
+        _write_kernel(Path(folder, "kernels", "python3"))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *filter(None, [before.get("JUPYTER_PATH")])])
+        listener.bind(os.environ[VARIABLE])
+        listener.listen(64)
+        listener.set_inheritable(True)
+        server = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE,
+            env={**before, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        )
+        try:
+            yield
+        finally:
+            server.kill()
+            server.communicate()
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def command() -> list[str]:
+    """What to start instead of `msam`: a fork inside `preloaded`, else a fresh Python."""
+    address = os.environ.get(VARIABLE)
+    return _stand_in(address) if address else [sys.executable, "-m", "msam.cli"]
+
+
+def _stand_in(address: str) -> list[str]:
+    return [sys.executable, "-IS", _forked.__file__, address]
+
+
+def _write_kernel(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    argv = [*_stand_in(os.environ[VARIABLE]), "kernel", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Python 3 (forked)", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+
+
+def serve(listener: socket.socket) -> None:
+    """Fork for every connection until the standard input ends, which it does with the process behind it."""
+    for name in IMPORTED:
+        import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with selectors.DefaultSelector() as selector:
+        for source in (listener, sys.stdin):
+            selector.register(source, selectors.EVENT_READ)
+        while all(key.fileobj is listener for key, _ in selector.select()):
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                _be_the_fork(connection)
+            connection.close()
+
+
+def _be_the_fork(connection: socket.socket) -> None:
+    """Take on the environment of the process that asks, do what it asks for, and end."""
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        size, streams, *_ = socket.recv_fds(connection, 8, 3)
+        with connection.makefile("rb") as file:
+            request = json.loads(file.read(int.from_bytes(size, "big")))
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.chdir(request["folder"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        threading.Thread(target=_follow, args=[connection], daemon=True).start()
+        code = _run(request["command"])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.send(bytes([code]))
+        os._exit(code)
+
+
+def _follow(connection: socket.socket) -> None:
+    """Be interrupted with the process that asked, and die with it."""
+    while connection.recv(1):
+        os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(words: list[str]) -> int:
+    if words[0] == "kernel":
+        from ipykernel.kernelapp import IPKernelApp
+
+        os.environ.pop("JPY_PARENT_PID", None)  # not the fork's parent; `_follow` sees to its end
+        app = IPKernelApp.instance()
+        app.initialize(["-f", *words[1:]])
+        app.start()
+        return 0
+    from msam import cli
+
+    return cli.main(words)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
