@@ -7,6 +7,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ def run(
     _check(cell.config, seeds)
     torch.set_num_threads(cell.config["threads"])
     target = torch.device(_device(device, torch.cuda.is_available()))
-    data = datasets.load(cell.config["dataset"], cell.config["dataset_options"]).to(target)
+    data = _placed(datasets.load(cell.config["dataset"], cell.config["dataset_options"]), target)
     record: dict[str, Any] = {
         "schema": records.SCHEMA,
         "state": "done",
@@ -285,6 +286,17 @@ def _device(name: str, cuda: bool) -> str:
     if name.startswith("cuda") and not cuda:
         raise ValueError(f"device {name!r}: there is no CUDA device here; choose cpu or auto")
     return name
+
+
+def _placed(data: Dataset, device: Any) -> Dataset:
+    """The data on the device; on a GPU that has no room for twice their size, the labels only."""
+    import torch
+
+    inputs = [x for split in data.splits.values() for x in split.inputs.values()]
+    if device.type == "cpu" or 2 * sum(x.nbytes for x in inputs) < torch.cuda.mem_get_info(device)[0]:
+        return data.to(device)
+    splits = {name: replace(s, labels=s.labels.to(device)) for name, s in data.splits.items()}
+    return replace(data, splits=splits)
 
 
 def _describe(device: Any) -> str:

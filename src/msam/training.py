@@ -28,10 +28,16 @@ EVALUATION_BATCH = 512
 
 def batches(split: Split, size: int, order: torch.Generator) -> Iterator[Split]:
     """Shuffled batches of the split; an incomplete last batch is left out (BatchNorm needs more than one)."""
+    device = split.labels.device
     for index in torch.randperm(len(split), generator=order).split(size):
         if len(index) == min(size, len(split)):
-            index = index.to(split.labels.device)
-            yield Split({m: x[index] for m, x in split.inputs.items()}, split.labels[index])
+            inputs = {m: _sent(x[index.to(x.device)], device) for m, x in split.inputs.items()}
+            yield Split(inputs, split.labels[index.to(device)])
+
+
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; from the host's memory without waiting for the copy."""
+    return x if x.device == device else x.pin_memory().to(device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -50,7 +56,10 @@ def evaluate(model: MultimodalClassifier, split: Split) -> dict[str, Any]:
     heads: list[Tensor] = []
     with evaluation_mode(model):
         for start in range(0, len(split), EVALUATION_BATCH):
-            inputs = {m: split.inputs[m][start : start + EVALUATION_BATCH] for m in names}
+            inputs = {
+                m: _sent(split.inputs[m][start : start + EVALUATION_BATCH], split.labels.device)
+                for m in names
+            }
             features = model.encode(inputs)
             parts.append(coalition_logits(model, inputs, features))
             if isinstance(model.fusion, LateFusion):
@@ -118,6 +127,7 @@ def _start(config: Mapping[str, Any], dataset: Dataset, seed: int) -> _Run:
         config["fusion"],
         config["width"],
         config.get("size", "small"),
+        config.get("fast", ()),
     ).to(train.labels.device)
     settings = config["optimizer"]
     base = plain_sgd()(
@@ -146,7 +156,8 @@ def train_seed(
 
     Args:
         config: configuration of the cell, as `msam.studies` makes it.
-        dataset: the data, on the device to train on.
+        dataset: the data; the device of the labels is the one to train on, inputs may lie in the host's
+            memory.
         seed: the seed.
         progress: called after every epoch with its number and its entry of the record.
         checkpoint: file that keeps the run after every epoch; if it is there, the training goes on from it

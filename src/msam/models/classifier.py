@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from msam.models.encoders import ENCODERS
+from msam.models.fast import FastEncoder
 from msam.models.fusion import FUSIONS, EarlyFusion, LateFusion
 from msam.models.paper import PAPER_ENCODERS, PAPER_HIDDEN
 
@@ -36,7 +38,7 @@ class MultimodalClassifier(nn.Module):
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Modality -> raw input, B x ..., to modality -> features, B x D_m. Other inputs are not read."""
-        return {m: encoder(inputs[m]) for m, encoder in self.encoders.items()}
+        return {m: encoder(_widened(inputs[m])) for m, encoder in self.encoders.items()}
 
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
         """Modality -> features, B x D_m, to logits, B x C."""
@@ -52,6 +54,11 @@ class MultimodalClassifier(nn.Module):
         return [{"params": list(module.parameters()), "modality": m} for m, module in owners]
 
 
+def _widened(x: Tensor) -> Tensor:
+    """Half precision is for storage only."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
 def build_classifier(
     kinds: Mapping[str, str],
     shapes: Mapping[str, Sequence[int]],
@@ -59,6 +66,7 @@ def build_classifier(
     fusion: str,
     width: int,
     size: str = "small",
+    fast: Collection[str] = (),
 ) -> MultimodalClassifier:
     """Classifier for a data set.
 
@@ -70,9 +78,10 @@ def build_classifier(
         width: length of every feature vector; with size "paper", of those of vectors only.
         size: "small", or "paper": the encoders of `PAPER_ENCODERS` and AGM's sizes in the early fusion.
             For vectors, where the paper names no encoder, the small one at the given width.
+        fast: ways to run the encoders faster, words of `FAST`.
 
     Raises:
-        ValueError: unknown fusion, size or kind.
+        ValueError: unknown fusion, size, kind, or way to be fast.
     """
     if fusion not in FUSIONS:
         raise ValueError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}")
@@ -90,6 +99,8 @@ def build_classifier(
             encoders[m], widths[m] = paper, paper.width
         else:
             encoders[m], widths[m] = ENCODERS[kind](shapes[m], width), width
+    if fast:
+        encoders = {m: FastEncoder(encoder, fast) for m, encoder in encoders.items()}
     if size == "paper" and fusion == "early":
         return MultimodalClassifier(encoders, EarlyFusion(widths, classes, PAPER_HIDDEN))
     return MultimodalClassifier(encoders, FUSIONS[fusion](widths, classes))
