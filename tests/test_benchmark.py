@@ -30,6 +30,7 @@ def one_thread():
 
 def test_it_writes_a_row_for_every_method_and_network(step_cost, one_thread, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(step_cost, "MODALITIES", (2, 3))
+    monkeypatch.setattr(step_cost, "BATCH", 4)
     output = tmp_path / "benchmarks" / "step_cost.json"
     assert step_cost.main(["--repeats", "1", "--output", str(output)]) == 0
     record = json.loads(output.read_text())
@@ -40,7 +41,7 @@ def test_it_writes_a_row_for_every_method_and_network(step_cost, one_thread, mon
     rows = {(r["net"], r["fusion"], r["modalities"], r["method"]): r for r in record["rows"]}
     fusions = ("late", "early")
     small = {("small", f, m, name) for f in fusions for m in (2, 3) for name in step_cost.METHODS}
-    assert set(rows) == small | {("resnet18", f, 2, name) for f in fusions for name in step_cost.OPTIMIZERS}
+    assert set(rows) == small | {("paper", f, 2, name) for f in fusions for name in step_cost.OPTIMIZERS}
     assert len(capsys.readouterr().out.splitlines()) == len(rows) + 2
     for (*_, name), row in rows.items():
         low, high = row["ratio_to_sam_iqr"]
@@ -55,7 +56,7 @@ def test_it_writes_a_row_for_every_method_and_network(step_cost, one_thread, mon
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_passes_are_those_of_the_algorithms(step_cost, fusion, count):
-    batch = step_cost.batch_of(count)
+    batch = step_cost.batch_of({f"m{i}": step_cost.SHAPE for i in range(count)})
     made = step_cost.trainers(fusion, batch)
     seen = {name: step_cost.count_passes(method, batch) for name, method in made.items()}
     muted, coalitions = 1 / len(batch.labels), 2**count - 1
@@ -80,7 +81,7 @@ def test_passes_are_those_of_the_algorithms(step_cost, fusion, count):
 
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_the_naive_twin_computes_the_shares_of_the_library(step_cost, fusion):
-    batch = step_cost.batch_of(3)
+    batch = step_cost.batch_of(dict.fromkeys("abc", step_cost.SHAPE))
     naive = step_cost.trainers(fusion, batch)["msam (naive)"]
     for _ in range(20):  # so that the shares differ
         naive.step(batch)

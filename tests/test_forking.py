@@ -1,0 +1,142 @@
+"""Forked commands and kernels against fresh ones, their interrupts, and who dies with whom."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from msam import _forked, forking, notebooks
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    before = dict(os.environ)
+    with forking.preloaded():
+        yield
+    assert dict(os.environ) == before
+
+
+def gone(pid):
+    """Whether the process ends within ten seconds."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def said(command, words, cwd):
+    done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
+
+
+FRESH = [sys.executable, "-m", "msam.cli"]
+NOBODY = [sys.executable, "-IS", _forked.__file__, "/nowhere/socket"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "--profile", "smoke"],
+        ["plan", "--profile", "nonsense"],
+        ["data", "verify", "controlled"],
+        ["plan", "--no-such-option"],
+    ],
+)
+def test_a_forked_command_says_and_returns_what_a_fresh_one_does(words, tmp_path):
+    fresh = said(FRESH, words, tmp_path)
+    for command in (forking.command(), NOBODY):
+        code, out, err = said(command, words, tmp_path)
+        assert (code, out) == fresh[:2]
+        assert err.splitlines()[-1:] == fresh[2].splitlines()[-1:]
+
+
+def notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def printed(path):
+    return [o["text"] for c in nbformat.read(path, 4).cells for o in c.get("outputs", ()) if "text" in o]
+
+
+def test_a_forked_kernel_has_its_own_folder_and_all_imports_and_leaves_nothing(tmp_path):
+    source = notebook(
+        tmp_path / "a.ipynb",
+        "import os, sys\nprint('torch' in sys.modules)\nprint(os.getcwd())\nprint(os.getpid())",
+    )
+    notebooks.execute(source, tmp_path / "b.ipynb", {})
+    imported, folder, pid = "".join(printed(tmp_path / "b.ipynb")).split()
+    assert (imported, folder) == ("True", str(tmp_path))
+    assert gone(int(pid))
+
+
+def test_a_kernel_without_a_server_is_a_fresh_one(tmp_path, monkeypatch):
+    forking._write_kernel(tmp_path / "kernels" / "python3")
+    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec.write_text(spec.read_text().replace(os.environ[forking.VARIABLE], "/nowhere/socket"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    source = notebook(tmp_path / "a.ipynb", "import sys\nprint('torch' in sys.modules)")
+    notebooks.execute(source, tmp_path / "b.ipynb", {})
+    assert printed(tmp_path / "b.ipynb") == ["False\n"]
+
+
+@pytest.fixture
+def kernel():
+    manager, client = start_new_kernel()
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def pid_of(client):
+    reply = client.execute_interactive("import os", user_expressions={"pid": "os.getpid()"})
+    return int(reply["content"]["user_expressions"]["pid"]["data"]["text/plain"])
+
+
+def test_a_forked_kernel_can_be_interrupted(kernel):
+    manager, client = kernel
+    client.execute("import time\nprint('here', flush=True)\ntime.sleep(60)")
+    while client.get_iopub_msg(timeout=10)["msg_type"] != "stream":
+        pass
+    manager.interrupt_kernel()
+    reply = client.get_shell_msg(timeout=10)["content"]
+    assert reply["ename"] == "KeyboardInterrupt"
+
+
+def test_a_forked_kernel_dies_with_the_process_that_stands_for_it(kernel):
+    manager, client = kernel
+    pid = pid_of(client)
+    assert pid != manager.provisioner.pid
+    os.kill(manager.provisioner.pid, signal.SIGKILL)
+    assert gone(pid)
+
+
+ASK = """
+import time
+from msam import forking
+with forking.preloaded():
+    from jupyter_client.manager import start_new_kernel
+    manager, client = start_new_kernel()
+    reply = client.execute_interactive("import os", user_expressions={"p": "os.getpid(), os.getppid()"})
+    print(reply["content"]["user_expressions"]["p"]["data"]["text/plain"], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_parent_takes_the_server_and_its_kernels_with_it():
+    with subprocess.Popen([sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True) as process:
+        kernel, server = map(int, process.stdout.readline().strip("()\n").split(","))
+        process.kill()
+    assert gone(kernel)
+    assert gone(server)
