@@ -118,6 +118,8 @@ def _be_the_fork(connection: socket.socket) -> None:
         os.environ.update(request["environment"])
         threading.Thread(target=_follow, args=[connection], daemon=True).start()
         code = _run(request["command"])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
