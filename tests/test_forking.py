@@ -136,7 +136,8 @@ with forking.preloaded():
 
 def test_a_killed_parent_takes_the_server_and_its_kernels_with_it():
     with subprocess.Popen([sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True) as process:
-        kernel, server = map(int, process.stdout.readline().strip("()\n").split(","))
+        line = next(line for line in process.stdout if line.startswith("("))
+        kernel, server = map(int, line.strip("()\n").split(","))
         process.kill()
     assert gone(kernel)
     assert gone(server)

@@ -1,14 +1,13 @@
-"""Faster encoders, which compute the same up to rounding: bfloat16, channels last, torch.compile."""
+"""Faster encoders, which compute the same up to rounding: bfloat16 and channels last."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-FAST = ("bf16", "channels_last", "compile")
+FAST = ("bf16", "channels_last")
 
 
 class FastEncoder(nn.Module):
@@ -20,7 +19,8 @@ class FastEncoder(nn.Module):
     Args:
         encoder: any encoder.
         fast: which of `FAST`. "bf16": matrix products and convolutions in bfloat16 (autocast).
-            "channels_last": memory format of convolutions. "compile": `torch.compile`.
+            "channels_last": memory format of convolutions. `torch.compile` is not among them: its code moves
+            BatchNorm's running statistics in SAM's second pass, too.
 
     Raises:
         ValueError: unknown word in `fast`.
@@ -34,15 +34,6 @@ class FastEncoder(nn.Module):
         self.encoder, self.fast = encoder, tuple(fast)
         if "channels_last" in fast:
             self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._compile()
-
-    def _compile(self) -> None:
-        if "compile" in self.fast:
-            self.encoder.compile()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._compile()  # a pickled module comes back without what was compiled
 
     def forward(self, x: Tensor) -> Tensor:
         """B x ... -> B x width."""
