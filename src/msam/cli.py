@@ -50,7 +50,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _expected(job: pipeline.Job) -> str:
-    if job.cost:
+    if job.cost and job.seconds is not None:
         return f"~ {job.seconds / 3600:5.2f} GPU h {job.cost.memory / 1e9:5.1f} GB"
     return f"{'?' if job.seconds is None else pipeline.clock(job.seconds):>7}"
 
@@ -60,8 +60,8 @@ def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
         return "nothing to do"
     memory = max((job.cost.memory for job in jobs if job.cost), default=0)
     if memory:
-        hours = pipeline.total_seconds(jobs) / 3600
-        return f"about {hours:,.1f} GPU hours, up to {memory / 1e9:.1f} GB of GPU memory a cell"
+        hours = (pipeline.total_seconds(jobs) or 0) / 3600
+        return f"about {hours:,.1f} GPU hours, up to {memory / 1e9:.1f} GB of its memory a cell"
     expected = pipeline.total(jobs, workers)
     return f"about {expected} with {workers} at once" if expected else "no time was recorded for any of them"
 

@@ -9,7 +9,7 @@ memory), and the bytes alive at once.
 
 `passes` are the method's gradient evaluations, as it reports them of a real step on a toy network; a method
 of several also holds a copy of the weights and the first gradients, as SAM does. Left out: optimizer and
-coalitions, copies of data that do not fit on the GPU, making the data, CUDA's own memory.
+coalitions, the data and copying them where they do not fit on the GPU, preparing them, CUDA's own memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ THROUGHPUT, LAUNCH = 30e12, 10e-6
 
 NOTE = (
     "~ is an estimate, nothing was run: FLOPs and kernels counted on shapes, at"
-    f" {THROUGHPUT / 1e12:.0f} TFLOP/s or {LAUNCH * 1e6:.0f} us a kernel, whichever takes longer"
+    f" {THROUGHPUT / 1e12:.0f} TFLOP/s or {LAUNCH * 1e6:.0f} us a kernel, whichever takes longer;"
+    " memory without the data, which lie there too where they fit"
 )
 
 
