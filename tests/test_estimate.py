@@ -135,6 +135,10 @@ def test_an_undefined_cell_costs_nothing(outside):
     assert estimate.passes("outside.undefined", "{}", "late", ("a", "b")) == 1
 
 
+def test_a_method_that_fails_on_the_toy_does_not_end_the_plan(outside):
+    assert estimate.passes("outside.failing", "{}", "late", ("a", "b")) == 1
+
+
 def paper_cell(dataset, fusion, name):
     (cell,) = studies.cells(studies.load("paper"), "main", dataset, fusion, name)
     return cell
@@ -232,11 +236,11 @@ def test_the_plan_of_the_paper_without_its_data(nothing_here, tmp_path, monkeypa
     assert len(counted) == len(set(counted)) == 2 * (3 + 3 + 4 + 3)
     assert (
         av
-        == "av_mnist: 70,000 examples, 1.98 GB, not here: msam data get av_mnist --options '{\"size\": 112}'"
+        == "av_mnist: 70,000 examples, 1.98 GB once prepared, not here: msam data get av_mnist --options '{\"size\": 112}'"
     )
-    assert crema == "crema_d: 7,442 examples, 3.41 GB, not here: msam data get crema_d"
-    assert funny.startswith("ur_funny: 9,588 examples, 1.44 GB, not here: ")
-    assert ave.startswith("ave: 4,097 examples, 6.08 GB, not here: ")
+    assert crema == "crema_d: 7,442 examples, 3.41 GB once prepared, not here: msam data get crema_d"
+    assert funny.startswith("ur_funny: 9,588 examples, 1.44 GB once prepared, not here: ")
+    assert ave.startswith("ave: 4,097 examples, 6.08 GB once prepared, not here: ")
     hours = sum(float(line.split()[2]) for line in cells)
     assert total.startswith(f"{len(grid)} of {len(grid)} cells to train, 3 seeds each: about ")
     assert float(total.split("about ")[1].split()[0].replace(",", "")) == pytest.approx(hours, abs=1)

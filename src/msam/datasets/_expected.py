@@ -63,6 +63,7 @@ def outlook(name: str, options: dict[str, Any]) -> str:
         return ""
     here, content = state(source), expected(source)
     size = "" if content is None else f"{sum(content.sizes):,} examples, {_gb(content.nbytes(source.stored))}"
+    size += " once prepared" if content and here != "prepared" else ""
     if here == "raw":
         here = f"to be prepared from {_gb(_raw_bytes(source))} of raw files here"
     if here == "absent":
