@@ -234,10 +234,8 @@ def test_the_plan_of_the_paper_without_its_data(nothing_here, tmp_path, monkeypa
     assert [line.split()[0] for line in cells] == [cell.title for cell in grid]
     assert all(" GPU h " in line and line.endswith("GB  not trained yet") for line in cells)
     assert len(counted) == len(set(counted)) == 2 * (3 + 3 + 4 + 3)
-    assert (
-        av
-        == "av_mnist: 70,000 examples, 1.98 GB once prepared, not here: msam data get av_mnist --options '{\"size\": 112}'"
-    )
+    assert av.startswith("av_mnist: 70,000 examples, 1.98 GB once prepared, not here: ")
+    assert av.endswith("""msam data get av_mnist --options '{"size": 112}'""")
     assert crema == "crema_d: 7,442 examples, 3.41 GB once prepared, not here: msam data get crema_d"
     assert funny.startswith("ur_funny: 9,588 examples, 1.44 GB once prepared, not here: ")
     assert ave.startswith("ave: 4,097 examples, 6.08 GB once prepared, not here: ")
