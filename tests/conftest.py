@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from msam.datasets import _expected
+from msam.datasets._source import find
+
 HERE = Path(__file__).parent
 
 PROFILE = """
@@ -70,6 +73,13 @@ def outside(toy_data):
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         yield
+
+
+def same_shapes(name, options, dataset):
+    """Whether a loaded data set has the shapes that were said before it was prepared."""
+    source = find(name, options)
+    said = _expected.EXPECTED[name](**source.options).shapes
+    return said == {m: tuple(x.shape[1:]) for m, x in dataset.splits["train"].inputs.items()}
 
 
 def without_costs(entry):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from msam import datasets
-from msam.datasets import DatasetError, _recordings, av_mnist
+from msam.datasets import DatasetError, _expected, _recordings, av_mnist
 from msam.datasets._idx import read_idx
 
 SPLITS = ("train", "validation", "test")
@@ -226,6 +226,7 @@ def test_large_spectrograms_are_kept_in_half_precision(raw):
     audio = av_mnist.build(size=112)["train"]["audio"]
     assert (audio.shape, audio.dtype.name) == ((220, 1, 112, 112), "float16")
     assert av_mnist.STORED(size=112) == {"audio": "float16"}
+    assert _expected.EXPECTED["av_mnist"](train=None, size=112).shapes["audio"] == audio.shape[1:]
     assert av_mnist.STORED(size=28) == {}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import same_shapes
 from test_crema_d import CONFIG, write_video
 
 from msam import datasets
@@ -246,6 +247,7 @@ def test_clips_from_videos_to_a_trained_model(clips, monkeypatch):
     assert test.inputs["audio"].shape == (8, 1, 257, 1004)
     assert test.inputs["visual"].shape == (8, 2, 3, 16, 16)
     assert test.inputs["visual"].dtype == torch.uint8
+    assert same_shapes("ave", CLIPS, dataset)
     assert test.labels.tolist() == [k % 4 for k in range(28, 36)]
     gray = test.inputs["visual"].float().mean((2, 3, 4))
     # whole films: the frames at 2.5 and 7.5 s; rows 30 and 33, from 2 to 7 s: the next after 3.25 and 5.75 s

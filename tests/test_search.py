@@ -206,6 +206,16 @@ def test_trials_in_processes_of_their_own_are_the_same(profile, tmp_path, seen, 
     assert len(results(there)) == 1
 
 
+def test_at_a_fixed_learning_rate_a_method_without_options_is_tried_once(profile, tmp_path, seen):
+    methods = {"joint": {"rho": False}, "msam": {}}
+    profile["studies"] = {"tiny": profile["studies"]["tiny"] | {"methods": methods, "fusions": ["late"]}}
+    profile["search"] = profile["search"] | {"lr": [0.1, 0.1]}
+    search.run(profile, "tiny", 1, tmp_path / "search.json")
+    assert {call[2] for call in seen} == {0.1}
+    assert [call[0] for call in seen] == ["joint"] + 4 * ["msam"]
+    assert len({call[3] for call in seen if call[0] == "msam"}) == 4
+
+
 def test_a_fault_in_a_trial_is_not_hidden(profile, tmp_path, seen):
     profile["studies"] = {"tiny": profile["studies"]["tiny"] | {"methods": {"outside.failing": {}}}}
     with pytest.raises(RuntimeError, match="the wheel came off"):

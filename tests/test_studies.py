@@ -142,8 +142,21 @@ def refused(function, *arguments):
     return str(error.value)
 
 
+def test_a_data_set_may_have_other_options_of_a_method(tmp_path):
+    own = "watch: {modalities: [accel, gyro], methods: {msam+encoder: {value: loss, reading: response}}}"
+    grid = write(tmp_path, GRID.replace("watch: {modalities: [accel, gyro]}", own))
+    found = {c.title: c.config["options"] for c in studies.cells(grid) if c.name == "msam+encoder"}
+    assert found["watch/late/msam+encoder"] == {"reading": "response", "value": "loss"}
+    assert found["controlled/late/msam+encoder"] == {"reading": "encoder"}
+    unknown = write(tmp_path, GRID.replace("{modalities: [m1]", "{methods: {sam: {}}, modalities: [m1]"))
+    assert refused(studies.cells, unknown).startswith("unknown method 'sam'; choose from unimodal, msam, ")
+
+
 def test_unknown_names_list_the_choices(grid, tmp_path):
-    assert refused(studies.load, "huge") == "unknown profile 'huge'; choose from compact, embedded, smoke"
+    assert (
+        refused(studies.load, "huge") == f"unknown profile 'huge'; choose from {', '.join(studies.names())}"
+    )
+    assert {"compact", "embedded", "paper", "smoke"} <= set(studies.names())
     assert refused(studies.load, str(tmp_path / "no.yaml")).startswith("unknown profile ")
     assert refused(studies.cells, grid, "x") == "unknown study 'x'; choose from main"
     for where, message in (

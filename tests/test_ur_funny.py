@@ -10,7 +10,7 @@ import torch
 from test_training import CONFIG as TRAINING
 
 from msam import datasets
-from msam.datasets import DatasetError, ur_funny
+from msam.datasets import DatasetError, _expected, ur_funny
 from msam.datasets._pickle import load_arrays
 from msam.training import train_seed
 
@@ -59,6 +59,8 @@ def test_from_the_pickle_to_a_trained_model(write, content):
     assert {s: len(part) for s, part in dataset.splits.items()} == {"train": 24, "validation": 10, "test": 12}
     assert dataset.splits["train"].inputs["visual"].shape == (24, STEPS - 2, 7)
     assert dataset.splits["train"].labels.tolist() == [0, 1] * 12
+    said = _expected.EXPECTED["ur_funny"](length=STEPS - 2).shapes  # of the real file's widths
+    assert {m: shape[0] for m, shape in said.items()} == dict.fromkeys(dataset.modalities, STEPS - 2)
     for fusion in ("late", "early"):
         result = train_seed(CONFIG | {"fusion": fusion}, dataset, 0)
         assert result["state"] == "done"

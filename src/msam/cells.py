@@ -58,7 +58,7 @@ def run(
     _check(cell.config, seeds)
     torch.set_num_threads(cell.config["threads"])
     target = torch.device(_device(device, torch.cuda.is_available()))
-    data = _placed(datasets.load(cell.config["dataset"], cell.config["dataset_options"]), target)
+    data = placed(datasets.load(cell.config["dataset"], cell.config["dataset_options"]), target)
     record: dict[str, Any] = {
         "schema": records.SCHEMA,
         "state": "done",
@@ -169,15 +169,18 @@ def stale(cell: Cell, seeds: int, results: Path) -> str:
     have = {seed["seed"] for seed in record["seeds"]}
     if record["state"] == "done" and not have >= set(range(seeds)):
         return f"it has {len(have)} of {seeds} seeds"
-    if record["provenance"]["data_checksum"] != _data_checksum(cell):
+    if _data_checksum(cell) not in (None, record["provenance"]["data_checksum"]):
         return "its data have changed"
     return ""
 
 
-def _data_checksum(cell: Cell) -> str:
+def _data_checksum(cell: Cell) -> str | None:
+    """None where the data are not here, so that there is nothing to compare with."""
     from msam import datasets
+    from msam.datasets._available import get_command
 
-    return datasets.describe(cell.config["dataset"], cell.config["dataset_options"])["checksum"]
+    name, options = cell.config["dataset"], cell.config["dataset_options"]
+    return None if get_command(name, options) else datasets.describe(name, options)["checksum"]
 
 
 def _partial(path: Path) -> Path:
@@ -288,7 +291,7 @@ def _device(name: str, cuda: bool) -> str:
     return name
 
 
-def _placed(data: Dataset, device: Any) -> Dataset:
+def placed(data: Dataset, device: Any) -> Dataset:
     """The data on the device; on a GPU that has no room for twice their size, the labels only."""
     import torch
 

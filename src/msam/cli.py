@@ -38,15 +38,30 @@ def _plan(options: argparse.Namespace) -> int:
     cells = studies.cells(profile, options.study)
     jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
     for job in jobs:
-        seconds = "?" if job.seconds is None else pipeline.clock(job.seconds)
-        print(f"{job.cell.title:<36} {seconds:>7}  {job.reason}")
+        print(f"{job.cell.title:<36} {_expected(job)}  {job.reason}")
+    for line in pipeline.data_outlook(jobs):
+        print(line)
     print(f"{len(jobs)} of {len(cells)} cells to train, {seeds} seeds each: {_forecast(jobs, options.jobs)}")
+    if any(job.cost for job in jobs):
+        from msam import estimate
+
+        print(estimate.NOTE)
     return 0
+
+
+def _expected(job: pipeline.Job) -> str:
+    if job.cost and job.seconds is not None:
+        return f"~ {job.seconds / 3600:5.2f} GPU h {job.cost.memory / 1e9:5.1f} GB"
+    return f"{'?' if job.seconds is None else pipeline.clock(job.seconds):>7}"
 
 
 def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
     if not jobs:
         return "nothing to do"
+    memory = max((job.cost.memory for job in jobs if job.cost), default=0)
+    if memory:
+        hours = (pipeline.total_seconds(jobs) or 0) / 3600
+        return f"about {hours:,.1f} GPU hours, up to {memory / 1e9:.1f} GB of its memory a cell"
     expected = pipeline.total(jobs, workers)
     return f"about {expected} with {workers} at once" if expected else "no time was recorded for any of them"
 
@@ -57,7 +72,13 @@ def _reproduce(options: argparse.Namespace) -> int:
     run = pipeline.Run(options.profile, options.study, seeds, options.jobs, options.results, options.executor)
     with pipeline.exclusive(options.results) as lock:
         jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
-        print(f"{len(jobs)} of {len(cells)} cells to train: {_forecast(jobs, options.jobs)}", flush=True)
+        jobs, left_out = pipeline.with_data(jobs, cells, options.results)
+        print(
+            "\n".join(
+                [*left_out, f"{len(jobs)} of {len(cells)} cells to train: {_forecast(jobs, options.jobs)}"]
+            ),
+            flush=True,
+        )
         with forking.preloaded() if jobs and options.executor == "local" else nullcontext():
             failed = pipeline.train(jobs, run, lock) if jobs else []
             _take_search(profile["profile"], options.results)
@@ -65,7 +86,9 @@ def _reproduce(options: argparse.Namespace) -> int:
     for cell in failed:
         reason = json.loads(pipeline.runner.failed(cell.path(options.results)).read_text())["reason"]
         print(f"failed: {cell.title}: {reason}", file=sys.stderr)
-    return 1 if failed else code
+    for line in left_out:
+        print(line, file=sys.stderr)
+    return 1 if failed or left_out else code
 
 
 def _take_search(profile: str, results: Path) -> None:

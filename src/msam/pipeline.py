@@ -7,15 +7,20 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msam import cells as runner
 from msam import records
 from msam.notebooks import without_traces
 from msam.studies import Cell
+
+if TYPE_CHECKING:
+    from msam.estimate import Cost
 
 ROOT = Path(__file__).parents[2]
 """The project: where the Snakefile, the notebooks and the book lie."""
@@ -23,8 +28,8 @@ ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "workflow" / "profiles"
 """A folder an executor."""
 
-START = 6.0
-"""Seconds that the kernel of a cell's notebook takes to start: a first guess for the plan."""
+START = 1.5
+"""Seconds that a cell takes to start, in forks of a process that has imported everything."""
 
 
 class PipelineError(RuntimeError):
@@ -50,23 +55,27 @@ class Job:
     Attributes:
         cell: the cell.
         reason: why.
-        seconds: expected duration on one core, None where nothing comparable was ever recorded.
+        seconds: expected duration, on one core or GPU, from earlier runs or `cost`, None where both lack.
+        cost: estimate of what it takes on a GPU, where no earlier run says it.
     """
 
     cell: Cell
     reason: str
     seconds: float | None
+    cost: Cost | None = None
 
 
 def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> list[Job]:
-    """The cells without a good record, in order, with the time that earlier runs took."""
+    """The cells without a good record, in order, with the time that earlier runs took, or an estimate."""
     jobs: list[Job] = []
     for cell in cells:
         reason = runner.stale(cell, seeds, results)
         if not reason and cell.needs and any(job.cell == cell.needs for job in jobs):
             reason = f"it needs {cell.needs.name}"
         if reason:
-            jobs.append(Job(cell, reason, _recorded_seconds(cell, seeds, (results, published))))
+            seconds = _recorded_seconds(cell, seeds, (results, published))
+            cost = _estimate(cell, seeds) if seconds is None else None
+            jobs.append(Job(cell, reason, START + cost.seconds if cost else seconds, cost))
     return jobs
 
 
@@ -83,13 +92,70 @@ def _recorded_seconds(cell: Cell, seeds: int, folders: Sequence[Path]) -> float 
     return None
 
 
-def total(jobs: Sequence[Job], workers: int) -> str:
-    """Expected duration of the jobs, for people; "" where none was recorded."""
+def _estimate(cell: Cell, seeds: int) -> Cost | None:
+    """None for small networks, which train on processors too and whose steps are mostly overhead."""
+    if cell.config.get("size") != "paper":
+        return None
+    from msam import estimate
+
+    return estimate.cost(cell.config, seeds)
+
+
+def with_data(jobs: Sequence[Job], cells: Sequence[Cell], results: Path) -> tuple[list[Job], list[str]]:
+    """Leave out the jobs whose data are not here, with a note for the book.
+
+    Args:
+        jobs: from `plan`.
+        cells: all cells of the study.
+        results: folder of the results.
+
+    Returns:
+        The other jobs, and a line for each data set left out.
+
+    Raises:
+        PipelineError: not one cell has its data; the message says how to get them.
+    """
+    commands = {name: command for name, command in _commands(jobs).items() if command}
+    left_out = [job for job in jobs if job.cell.config["dataset"] in commands]
+    if left_out and len(left_out) == len(cells):
+        raise PipelineError(f"data not available here: {', '.join(commands.values())}")
+    count = Counter(job.cell.config["dataset"] for job in left_out)
+    for job in left_out:
+        reason = f"not run: data not available here: {commands[job.cell.config['dataset']]}"
+        runner.write_failure(job.cell, results, reason, "")
+    lines = [
+        f"not run: {name}, {count[name]} cells: data not available here: {command}"
+        for name, command in commands.items()
+    ]
+    return [job for job in jobs if job not in left_out], lines
+
+
+def _commands(jobs: Sequence[Job]) -> dict[str, str]:
+    """Data set -> command that fetches it, "" where it is here."""
+    from msam.datasets._available import get_command
+
+    options = {job.cell.config["dataset"]: job.cell.config["dataset_options"] for job in jobs}
+    return {name: get_command(name, chosen) for name, chosen in options.items()}
+
+
+def data_outlook(jobs: Sequence[Job]) -> list[str]:
+    """A line about each data set of the jobs that is made from downloaded files."""
+    from msam.datasets._expected import outlook
+
+    options = {job.cell.config["dataset"]: job.cell.config["dataset_options"] for job in jobs}
+    return [line for name, chosen in options.items() if (line := outlook(name, chosen))]
+
+
+def total_seconds(jobs: Sequence[Job]) -> float | None:
+    """Expected duration of the jobs one after the other; those without one take the mean."""
     known = [job.seconds for job in jobs if job.seconds is not None]
-    if not known:
-        return ""
-    guess = sum(known) / len(known) * len(jobs) / workers
-    return clock(guess)
+    return sum(known) / len(known) * len(jobs) if known else None
+
+
+def total(jobs: Sequence[Job], workers: int) -> str:
+    """Expected duration of the jobs, for people; "" where there is none."""
+    seconds = total_seconds(jobs)
+    return "" if seconds is None else clock(seconds / workers)
 
 
 def clock(seconds: float) -> str:

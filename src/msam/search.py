@@ -1,9 +1,10 @@
 """Choose hyper-parameters on the validation splits: the same number of trials for every method.
 
 Every method tries the same learning rates and, if it has one, radii; an option of its own is drawn beside
-them. A trial is one training run of one cell with a seed that the study does not use, on data without the
-test split. The trial with the highest validation accuracy after the last epoch wins, at a tie the lower
-validation loss.
+them. A setting that comes twice, as for a method without options at a fixed learning rate, is tried once. A
+trial is one training run of one cell with a seed that the study does not use, on data without the test
+split, on a GPU if there is one. The trial with the highest validation accuracy after the last epoch wins, at
+a tie the lower validation loss.
 """
 
 from __future__ import annotations
@@ -61,12 +62,11 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
     if "search" not in profile:
         raise ValueError(f"profile {profile['profile']!r} has no search")
     space = profile["search"]
-    todo = [
-        (trial, cell)
-        for base in studies.cells(profile, study)
-        if base.needs is None
-        for trial, cell in _trials(base, space)
-    ]
+    distinct: dict[str, tuple[Trial, Cell]] = {}
+    for base in studies.cells(profile, study):
+        for trial, cell in _trials(base, space) if base.needs is None else ():
+            distinct.setdefault(trial["key"], (trial, cell))
+    todo = list(distinct.values())
     old = json.loads(output.read_text())["trials"] if output.is_file() else []
     done = {trial["key"]: trial for trial in old}
     missing = [(trial, cell) for trial, cell in todo if trial["key"] not in done]
@@ -125,14 +125,16 @@ def _evaluate(trial: Trial, cell: Cell, seed: int) -> Trial:
     import torch
 
     from msam import datasets
+    from msam.cells import placed
     from msam.methods import UnsupportedCell
     from msam.training import train_seed
 
     torch.set_num_threads(cell.config["threads"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = datasets.load(cell.config["dataset"], cell.config["dataset_options"])
     visible = {name: split for name, split in data.splits.items() if name != "test"}
     try:
-        result = train_seed(cell.config, replace(data, splits=visible), seed)
+        result = train_seed(cell.config, placed(replace(data, splits=visible), device), seed)
     except UnsupportedCell:
         result = {"state": "undefined", "final": {}, "seconds": 0.0}
     last = result["final"]["last"]["validation"] if result["final"] else None

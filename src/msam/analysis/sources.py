@@ -165,7 +165,7 @@ def record_path(study: Study, path: str | Path) -> Path:
 
 def _state(state: str, reason: str, diverged: int, n: int) -> str:
     if state == "failed":
-        return f"failed: {reason}"
+        return reason if reason.startswith("not run: ") else f"failed: {reason}"
     if state == "undefined":
         return f"not defined: {reason}"
     if state == "missing":

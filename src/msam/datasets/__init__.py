@@ -20,7 +20,9 @@ and, where it differs from most,
   may keep half-done work in a `_raw.work_folder`;
 * ``CONSENT``: a sentence that somebody accepts who downloads them;
 * ``STORED``: modality -> "float16" or "uint8" where float32 would be a waste: `build` returns it in that
-  type, as a memory map if it is large, and `load` gives it so (a function of the options, if need be).
+  type, as a memory map if it is large, and `load` gives it so (a function of the options, if need be);
+* ``EXPECTED``: function of the options, how much `build` will return, `_expected.Expected`: `msam plan`
+  counts costs from it before the dataset is there. The datasets of this package have theirs in `_expected`.
 
 Modules whose names start with an underscore are helpers.
 """

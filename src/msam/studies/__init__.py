@@ -1,8 +1,9 @@
 """Study files: the only place where the grid of cells is written.
 
 A profile is a YAML file of this folder (or any path) with defaults and one or more studies; a study lists
-data sets, fusions and methods. `cells` expands it. Hyper-parameters that the search has chosen lie beside the
-profile, in `<profile>.chosen.json`.
+data sets, fusions and methods. `cells` expands it. A data set may list `methods` with options that replace
+those of the study for it alone. Hyper-parameters that the search has chosen lie beside the profile, in
+`<profile>.chosen.json`.
 """
 
 from __future__ import annotations
@@ -146,10 +147,13 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
     content = profile["studies"][study]
     settings = {**profile["defaults"], **(content.get("defaults") or {})}
     data = content["datasets"][dataset] or {}
+    own = data.get("methods") or {}
+    for entry in own:
+        _known(list(content["methods"]), entry, "method")
     found = chosen(profile)
     done: dict[str, Cell] = {}
     for entry, options in content["methods"].items():
-        for variant, more in _variants(entry, options or {}, data):
+        for variant, more in _variants(entry, {**(options or {}), **own.get(entry, {})}, data):
             uses_rho, space = more.pop("rho", True), more.pop("search", {})
             config = {
                 "profile": profile["profile"],
