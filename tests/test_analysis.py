@@ -167,6 +167,7 @@ def test_interval_scales():
 def test_the_modules_do_not_import_torch():
     code = (
         "import sys; from msam.analysis import accuracy, budget, compare, cost, dominance, figures, "
-        "findings, pages, ranking, setup, sources, status, tables; sys.exit('torch' in sys.modules)"
+        "findings, levels, pages, profiles, ranking, reported, setup, sources, status, tables; "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
