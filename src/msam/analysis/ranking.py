@@ -24,6 +24,9 @@ NO_RECORDS = "There are no records yet, so nothing can be compared."
 BOOTSTRAP = (
     "95 % intervals of ranks, interquartile means and probabilities: bootstrap over the seeds of each cell."
 )
+COUNTS = ("cells", "higher", "lower", "not told apart")
+"""Columns of the table against every method that it has once, for all levels together."""
+
 UNCORRECTED = "Readings are not corrected for the number of comparisons."
 
 
@@ -186,7 +189,7 @@ def against_table(study: Study, first: str = "msam") -> Table:
 
     def texts(row: Any) -> dict[str, Any]:
         return {
-            f"{label(first)} minus method (points)": number(row.difference.scaled(100), 2, signed=True),
+            "difference (points)": number(row.difference.scaled(100), 2, signed=True),
             "n": levels.span((row.n, row.most)),
             "reading": VERDICTS[verdict(row.difference)],
             f"P({label(first)} > method)": span(row.probability, 2),
@@ -197,12 +200,14 @@ def against_table(study: Study, first: str = "msam") -> Table:
         }
 
     rows = [{("", "method"): label(name)} | _side_by_side(found, name, texts) for name in every["name"]]
+    together = next(iter(found), "")
+    rows = [{k: v for k, v in row.items() if k[0] in ("", together) or k[1] not in COUNTS} for row in rows]
     note = (
-        "Fused test accuracy after the last epoch, mean over the cells in which both have runs, paired by "
-        "seed, ± half of the 95 % Student-t interval over n seeds; levels together: Welch's interval, each "
-        f"level weighs by its cells. P: probability that a run of {label(first)} is better than one of the "
-        "method in the same cell, ties count one half. Higher, "
-        f"lower: in how many cells. {UNCORRECTED} {BOOTSTRAP}"
+        f"{label(first)} minus the method in fused test accuracy after the last epoch, mean over the cells "
+        "in which both have runs, paired by seed, ± half of the 95 % Student-t interval over n seeds. Levels "
+        "together: each weighs by its cells, Welch's interval, because their numbers of seeds differ. "
+        f"P: probability that a run of {label(first)} is better than one of the method in the same cell, "
+        f"ties count one half. Higher, lower: in how many cells. {UNCORRECTED} {BOOTSTRAP}"
     )
     title = f"{label(first)} against every method"
     data = _numbers(found, {"difference": 100, "probability": 1})

@@ -200,11 +200,16 @@ def setup_sentence(study: Study) -> str:
     trained = _trained(study)
     if trained.empty:
         return "There are no records yet, so no settings can be shown."
-    seeds = levels.seeds(study, trained["dataset"], trained["n_seeds"].astype(int))
     return (
         f"{len(trained)} cells were trained on {trained['dataset'].nunique()} datasets (evidence: "
-        f"{study.level}; seeds: {seeds}), with the same splits for every method."
+        f"{study.level}; seeds: {seeds(study)}), with the same splits for every method."
     )
+
+
+def seeds(study: Study) -> str:
+    """Numbers of seeds of the cells that were trained, by level where levels differ."""
+    trained = _trained(study)
+    return levels.seeds(study, trained["dataset"], trained["n_seeds"].astype(int))
 
 
 def _searched(study: Study) -> set[str]:

@@ -58,14 +58,17 @@ def rules_sentence(study: Study) -> str:
 def heads_table(study: Study) -> Table:
     """Late fusion: accuracy of each modality's Shapley response beside that of its own linear head."""
     runs = study.frames.runs
+    names = sorted({name for dataset in study.datasets for name in modalities(study, dataset)})
+    responses = {name: by_seed(runs, name) for name in names}
+    heads = {name: by_seed(runs, name, value="head_accuracy") for name in names}
+    empty = pd.Series(dtype=float)
     rows, data = [], []
     for cell in study.cells.itertuples():
         if cell.fusion != "late" or cell.name.startswith("unimodal"):
             continue
         for modality in modalities(study, cell.dataset):
             key = (cell.dataset, cell.fusion, cell.name)
-            response = by_seed(runs, modality).get(key, pd.Series(dtype=float))
-            head = by_seed(runs, modality, value="head_accuracy").get(key, pd.Series(dtype=float))
+            response, head = responses[modality].get(key, empty), heads[modality].get(key, empty)
             difference = paired_difference(response, head)
             rows.append(
                 _lead(cell)
