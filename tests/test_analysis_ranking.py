@@ -258,8 +258,8 @@ def test_tables_show_all_levels_together_and_each_apart(two_levels):
     assert ("embedded", "difference (points)") in table
     assert ("embedded", "higher") not in table
     text = ranking.rank_sentence(two_levels)
-    assert text.startswith("Among the 3 methods in all 3 cells, SAM has the best mean rank")
-    assert "Among the 3 methods in all 1 cells at the level compact, SAM has" in text
+    assert text.startswith("Among the 3 methods in all cells (3), SAM has the best mean rank")
+    assert "Among the 3 methods in all cells at the level compact (1), SAM has" in text
     assert "In the mean over cells at the level embedded, M-SAM" in ranking.against_sentence(two_levels)
 
 
@@ -270,7 +270,7 @@ def test_a_budget_table_names_the_levels_it_has(two_levels, tmp_path):
 
 def test_sentences_say_who_is_where(two_cells):
     assert ranking.rank_sentence(two_cells).startswith(
-        "Among the 3 methods in all 2 cells, SAM has the best mean rank, 2.0"
+        "Among the 3 methods in all cells (2), SAM has the best mean rank, 2.0"
     )
     text = ranking.against_sentence(two_cells)
     assert "is higher than" in text

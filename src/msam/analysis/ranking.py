@@ -263,7 +263,7 @@ def _place(found: pd.DataFrame, at: str, name: str) -> str:
     if found.empty:
         return f"No method has runs in all cells{at}."
     best = found.iloc[0]
-    where = f"Among the {len(found)} methods in all {best['cells']} cells{at}"
+    where = f"Among the {len(found)} methods in all cells{at} ({best['cells']})"
     lead = f"{label(best['name'])} has the best mean rank, {span(best['rank'], 1)}"
     if name not in set(found["name"]):
         return f"{where}, {lead}; {label(name)} has no runs in some of them."
