@@ -349,21 +349,23 @@ def test_a_study_has_the_rows_of_all_its_profiles(both):
 
 
 def test_a_dataset_of_two_profiles_has_two_names(tmp_path):
-    results = tmp_path / "results"
-    fabricate(results / "compact", datasets=("av_mnist",))
-    fabricate(results / "paper", datasets=("av_mnist",), seeds=2)
+    results, second = tmp_path / "results", "av_digits (smoke)"
+    fabricate(results / "embedded", datasets=("av_digits",))
+    fabricate(results / "smoke", datasets=("av_digits",), seeds=2)
     for name in ("main", "budget"):
         study = read(results, name)
-        assert study.homes["av_mnist"] == "compact"
-        assert study.homes["av_mnist (paper)"] == "paper"
+        assert (study.homes["av_digits"], study.homes[second]) == ("embedded", "smoke")
     study = read(results)
-    counts = study.frames.cells.groupby("dataset")["n_seeds"].unique().map(list).to_dict()
-    assert counts == {"av_mnist": [3], "av_mnist (paper)": [2]}
-    assert set(study.cells.loc[study.cells["dataset"] == "av_mnist (paper)", "state"]) >= {"done"}
-    assert {row["dataset"] for row in study.searches["paper"]["trials"]} == {"av_mnist (paper)"}
-    assert modalities(study, "av_mnist (paper)") == ["image", "audio"]
+    counts = study.frames.cells.query("n_seeds > 0").groupby("dataset")["n_seeds"].unique().map(list)
+    assert counts.to_dict() == {"av_digits": [3], second: [2]}
+    states = study.cells.set_index(["dataset", "fusion", "name"])["state"]
+    assert states[second, "late", "msam"] == "done"
+    assert states[second, "late", "agm"] == "missing"  # the study file lists it
+    assert (second, "late", "masam") not in states  # only the other profile's file does
+    assert {row["dataset"] for row in study.searches["smoke"]["trials"]} == {second}
+    assert modalities(study, second) == ["image", "audio"]
     paths = study.frames.cells.set_index("dataset")["path"]
-    assert all(path.startswith("paper/main/av_mnist/") for path in paths["av_mnist (paper)"])
+    assert all(path.startswith("smoke/main/av_digits/") for path in paths[second])
 
 
 def test_counts_say_how_they_divide_among_levels(both):

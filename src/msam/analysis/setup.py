@@ -96,6 +96,7 @@ def common_settings(study: Study) -> Table:
                 "momentum": _number(optimizer.get("momentum")),
                 "weight decay": _number(optimizer.get("weight_decay")),
                 "schedule": _schedule(optimizer),
+                "encoders": config.get("size", "small"),
                 "width of features": config.get("width", DASH),
                 "threads": config.get("threads", DASH),
             }
