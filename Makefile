@@ -33,7 +33,7 @@ $(READY): requirements.txt pyproject.toml
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps -e .
 	@touch $@
 
-reproduce: $(READY) ## Train what is missing into results/local and build the book from it
+reproduce: $(READY) ## Train what is missing into results/local and build the book from all of it
 	@msam reproduce $(SEEDED) --executor $(EXECUTOR)
 
 smoke: $(READY) ## The same path on a tiny budget, into build/smoke
@@ -46,8 +46,8 @@ plan: $(READY) ## List the cells that `make reproduce` would train, with expecte
 search: $(READY) ## Choose hyper-parameters on the validation splits, the same budget for every method
 	@msam search $(GRID)
 
-book: $(READY) ## Build the book from the published records alone
-	@msam book $(GRID) --results results
+book: $(READY) ## Build the book from all published records alone
+	@msam book
 
 publish: $(READY) ## Make the records of results/local the published ones
 	@msam publish $(GRID)

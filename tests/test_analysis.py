@@ -12,6 +12,7 @@ from msam.analysis import paper
 from msam.analysis.metrics import by_seed, final_gaps, gains_over_joint, overfitting_gap, relative_gain
 from msam.analysis.statistics import (
     Interval,
+    combined_interval,
     mean_interval,
     paired_difference,
     summarize,
@@ -60,6 +61,29 @@ def test_paired_difference_is_scipys_and_uses_common_seeds_only():
     expected = stats.ttest_rel(first.iloc[1:], second).confidence_interval(0.95)
     assert result.n == 5
     assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 3), (2, 9), (4, 4)])
+def test_combined_interval_is_welchs(n, m):
+    """SciPy has the difference of two means: weights 1 and -1."""
+    one, two = RNG.normal(size=n), 3 * RNG.normal(size=m)
+    found = combined_interval([(1, one), (-1, two)])
+    expected = stats.ttest_ind(one, two, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (found.mean, found.n) == (pytest.approx(one.mean() - two.mean()), min(n, m))
+
+
+def test_combined_interval_of_one_group_is_its_own_and_few_values_give_none():
+    values = RNG.normal(size=4)
+    assert vars(combined_interval([(1, values)])) == pytest.approx(vars(mean_interval(values)))
+    halves = combined_interval([(0.5, values), (0.5, values)])
+    assert halves.mean == pytest.approx(values.mean())
+    assert halves.half_width < mean_interval(values).half_width
+    few = combined_interval([(0.5, values), (0.5, values[:1])])
+    assert (few.n, few.exists, np.isfinite(few.mean)) == (1, False, True)
+    assert combined_interval([(1, values[:0])]).n == 0
+    constant = combined_interval([(0.5, np.ones(3)), (0.5, np.ones(2))])
+    assert (constant.mean, constant.low, constant.high) == (1, 1, 1)
 
 
 def test_supported_best_needs_every_comparison():
@@ -167,6 +191,7 @@ def test_interval_scales():
 def test_the_modules_do_not_import_torch():
     code = (
         "import sys; from msam.analysis import accuracy, budget, compare, cost, dominance, figures, "
-        "findings, pages, ranking, setup, sources, status, tables; sys.exit('torch' in sys.modules)"
+        "findings, levels, pages, profiles, ranking, reported, setup, sources, status, tables; "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

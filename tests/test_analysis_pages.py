@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from test_analysis_records import cell_record, fabricate, write
+from test_analysis_records import cell_record, fabricate, fabricate_both, write
 
 from msam.analysis import (
     accuracy,
@@ -18,8 +18,10 @@ from msam.analysis import (
     dominance,
     figures,
     findings,
+    paper,
     provenance,
     ranking,
+    reported,
     setup,
     status,
     tables,
@@ -40,7 +42,8 @@ TABLES = [
     ranking.cells_table,
     lambda s: budget.budget_table(s, s),
     lambda s: budget.budget_cells_table(s, s),
-    lambda s: tables.paper_table(s, "late"),
+    lambda s: reported.paper_table(s, "late"),
+    lambda s: reported.paper_table(s, "early"),
     tables.rules_table,
     tables.heads_table,
     findings.pairwise_table,
@@ -97,12 +100,23 @@ SENTENCES = [
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return read(fabricate(tmp_path_factory.mktemp("project") / "results" / "embedded"))
+    return read(fabricate(tmp_path_factory.mktemp("project") / "results" / "embedded").parent)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The same profile beside another one, with other data and fewer seeds."""
+    return read(fabricate_both(tmp_path_factory.mktemp("project") / "results"))
+
+
+@pytest.fixture(scope="module", params=["study", "both"])
+def any_study(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory):
-    return read(tmp_path_factory.mktemp("project") / "results" / "embedded")
+    return read(tmp_path_factory.mktemp("project") / "results")
 
 
 def rows(table, block=0):
@@ -130,7 +144,9 @@ def test_a_single_modality_stands_in_its_own_column(study):
 
 
 def test_bold_only_where_supported(tmp_path):
-    study = read(fabricate(tmp_path / "results" / "own"))  # a profile of which no study file lists more cells
+    study = read(
+        fabricate(tmp_path / "results" / "own").parent
+    )  # a profile of which no study file lists more cells
     late, early = (accuracy.detail_table(study, fusion) for fusion in ("late", "early"))
     strong = {late.blocks[0].rows.loc[i, "method"] for i, _ in late.blocks[0].strong}
     assert strong == {"M-SAM"}
@@ -158,27 +174,74 @@ def test_diverged_seeds_are_counted_and_left_out_of_the_mean(study):
     assert "loss is nan" in status.failures_table(study).to_html()
 
 
-def test_the_papers_columns_hold_none_of_our_numbers(study):
-    shown = rows(tables.paper_table(study, "late"))
-    ours = shown[[column for column in shown if column[1] == "ours"]]
-    assert ours.shape[1] == 4
+REPORTED = ": reported by the paper"
+
+
+def test_a_stand_in_never_stands_beside_the_papers_numbers(study):
+    table = reported.paper_table(study, "late")
+    ours = rows(table)[[column for column in rows(table) if column[1] == "ours"]]
+    assert list(ours) == [(name, "ours") for name in ("AV-MNIST", "CREMA-D", "UR-Funny", "AVE")]
     assert set(ours.to_numpy().ravel()) == {"not run"}
-    reported = shown.set_index(("", "method"))
-    assert reported.loc["M-SAM", ("AVE: reported by the paper", "fused")] == "79.67"
-    assert reported.loc["OGM-GE", ("UR-Funny: reported by the paper", "fused")] == "\N{EN DASH}"
+    theirs = rows(table).set_index(("", "method"))
+    assert theirs.loc["M-SAM", ("AVE" + REPORTED, "fused")] == "79.67"
+    assert theirs.loc["OGM-GE", ("UR-Funny" + REPORTED, "fused")] == "\N{EN DASH}"
+    assert "Not run: data not available here (AV-MNIST, CREMA-D, UR-Funny, AVE)." in table.note
+    assert "`msam data get ur_funny`" in table.note
+    assert "`make reproduce PROFILE=paper`" in table.note
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_a_rebuild_stands_beside_the_papers_dataset_and_says_what_it_is(both, fusion):
+    table = reported.paper_table(both, fusion)
+    found = rows(table).set_index(("", "method"))
+    relation = "compact (AV-MNIST rebuilt from its public ingredients)"
+    group = f"ours: av_mnist, {relation}, 20 train samples, small encoders"
+    assert [column for column in found if column[0] == group] == [
+        (group, output) for output in ("audio", "image", "fused", "n")
+    ]
+    assert list(found.columns.get_level_values(0).unique())[:2] == ["AV-MNIST" + REPORTED, group]
+    mine = rows(accuracy.paper_layout(both, fusion)).set_index(("", "method"))
+    for name in ("Joint-Train", "SAM", "M-SAM"):
+        for output in ("audio", "image", "fused", "n"):
+            assert found.loc[name, (group, output)] == mine.loc[name, (f"av_mnist: {relation}", output)]
+        assert "±" in found.loc[name, (group, "fused")]
+    assert found.loc["CGGM", (group, "fused")] == "missing"  # the study file lists it
+    assert "av_digits" not in " ".join(found.columns.get_level_values(0))
+    assert "(CREMA-D, UR-Funny, AVE)" in table.note
+    if fusion == "late":
+        singles = found.loc[["Single-audio", "Single-video", "Single-text"], group]
+        detail = rows(accuracy.detail_table(both, "late"), 3).set_index("method")
+        assert singles.loc["Single-audio", "audio"] == detail.loc["only audio", "audio"]
+        assert singles.loc["Single-video", "image"] == detail.loc["only image", "image"]
+        assert set(singles.loc["Single-text"]) == {"\N{EN DASH}"}
+    msam = table.data.query("method == 'M-SAM' and dataset == 'AV-MNIST' and output == 'fused'").iloc[0]
+    assert 100 * msam["accuracy"] == pytest.approx(
+        float(found.loc["M-SAM", (group, "fused")].split()[0]), abs=0.05
+    )
+    assert msam["reported"] == {"late": 74.08, "early": 74.48}[fusion]
+
+
+def test_names_of_the_papers_datasets_are_those_of_the_package():
+    from msam.datasets import _source
+
+    for theirs, name in paper.DATASETS.items():
+        source = _source.find(name)
+        assert source.constant("STANDS_FOR") == theirs
+        outputs = {paper.MODALITIES.get(modality, modality) for modality in source.kinds}
+        assert outputs | {"fused"} == set(paper.OUTPUTS[theirs])
 
 
 @pytest.mark.parametrize("make", TABLES)
-def test_every_table_is_sound_html_with_provenance(study, make):
-    table = make(study)
+def test_every_table_is_sound_html_with_provenance(any_study, make):
+    table = make(any_study)
     html = table.to_html()
     assert html.count("<table") == html.count("</table>") == html.count('<div class="table-scroll">')
     assert "<late>" not in html  # escaped
-    assert re.search(r"remake: <code>make \w+</code>|paper\.csv", html)
+    assert re.search(r"remake: <code>make \w+[^<]*</code>|paper\.csv", html)
     for block in table.blocks:
         if len(block.rows) and "version" not in block.rows:
             headings = [text for column in block.rows for text in np.atleast_1d(column)]
-            names = ("evidence", ": embedded", ": reported by the paper")
+            names = ("evidence", "embedded", ": reported by the paper")
             level = any(name in text for text in headings for name in names)
             assert level or "median (ms)" in headings
 
@@ -189,25 +252,26 @@ def test_no_table_needs_records(empty, make):
 
 
 @pytest.mark.parametrize("draw", FIGURES)
-def test_every_figure_is_drawn_with_and_without_records(study, empty, draw):
-    svg = draw(study).svg
+def test_every_figure_is_drawn_with_and_without_records(any_study, empty, draw):
+    svg = draw(any_study).svg
     assert svg.count("<path") > 10
-    assert svg == draw(study).svg
+    assert svg == draw(any_study).svg
     assert "<svg" in draw(empty).svg
     background = re.search(r'<g id="patch_1">\s*<path[^>]*style="([^"]*)"', svg)
     assert background is None or "fill: none" in background.group(1)
 
 
 @pytest.mark.parametrize("say", SENTENCES)
-def test_every_sentence_stands_with_and_without_records(study, empty, say):
-    for sentence in (say(study), say(empty)):
+def test_every_sentence_stands_with_and_without_records(any_study, empty, say):
+    for sentence in (say(any_study), say(empty)):
         assert sentence.endswith(".")
         assert not re.search(r"\bnan\b", sentence)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_seeds_are_no_error(tmp_path, seeds):
-    few = read(fabricate(tmp_path / "results" / "embedded", seeds=seeds, epochs=2, datasets=("av_digits",)))
+    few = fabricate(tmp_path / "results" / "embedded", seeds=seeds, epochs=2, datasets=("av_digits",))
+    few = read(few.parent)
     for make in TABLES:
         make(few).to_html()
     shown = rows(accuracy.detail_table(few, "late")).set_index("method")
@@ -244,6 +308,18 @@ def test_csv_holds_the_numbers(study, tmp_path):
 def test_words_follow_the_interval(low, high, word):
     assert findings.verdict(findings.Interval((low + high) / 2, low, high, 3)) == word
     assert findings.verdict(findings.Interval(0.1, np.nan, np.nan, 1)) == "unknown"
+
+
+def test_counts_name_the_levels(both):
+    text = findings.count_sentence(both, "msam", "joint")
+    assert text.startswith("M-SAM against joint: higher in 8 of 10 cells (embedded 4 of 6, compact 4 of 4), ")
+    assert text.endswith("too few common seeds in 2 (embedded 2, compact 0).")
+    said = findings.claims(both).set_index("claim")[findings.SAID]
+    assert said["C6"].startswith("trained in 8 of 10 cells (embedded 4 of 6, compact 4 of 4): late and early")
+    assert "higher in 7 of 10 cells (embedded 3 of 6, compact 4 of 4)" in said["C8"]
+    assert "highest mean in 8 (embedded 4, compact 4)" in said["C1"]
+    assert set(findings.claims_table(both).data.query("claim == 'C8'")["evidence"]) == {"embedded, compact"}
+    assert status.status_sentence(both).startswith("65 of ")
 
 
 def test_sentences_count_what_the_records_hold(study):
@@ -296,7 +372,7 @@ def two_runs(tmp_path):
 
 
 def compared(folders, fusion="late", name="msam"):
-    table = compare.compare(*(read(folder) for folder in folders))
+    table = compare.compare(*compare.read_both(*(folder.parent for folder in folders)))
     return table.set_index(["dataset", "fusion", "name"]).loc[("av_digits", fusion, name)]
 
 
@@ -383,7 +459,7 @@ def test_notebooks_are_stripped_and_tagged(name):
 
 
 @pytest.mark.parametrize("name", MINE)
-def test_notebooks_run_as_code(study, name, monkeypatch):
+def test_notebooks_run_as_code(any_study, name, monkeypatch):
     """Every code cell in order, as a kernel would, but in this process."""
     monkeypatch.chdir(NOTEBOOKS)
     monkeypatch.setattr("msam.analysis.pages.say", lambda **texts: None)
@@ -393,7 +469,7 @@ def test_notebooks_run_as_code(study, name, monkeypatch):
         if cell.cell_type == "code":
             exec(cell.source, scope)
             if "parameters" in cell.metadata.tags:
-                scope["results"] = str(study.folder.parent)
+                scope["results"] = str(any_study.root)
 
 
 def test_glued_names_are_used_and_used_names_glued():

@@ -87,6 +87,15 @@ def test_bootstrap_draws_within_strata_only():
     assert estimate == low == high == 0.5
 
 
+def test_pooled_runs_weigh_every_cell_alike():
+    cells = [RNG.normal(size=(7, n)) for n in (5, 3, 2)]
+    pooled = aggregate.pooled(cells)
+    assert pooled.shape == (7, 90)
+    assert pooled.mean(axis=-1) == pytest.approx(np.mean([cell.mean(axis=-1) for cell in cells], axis=0))
+    alike = [RNG.normal(size=4), RNG.normal(size=4)]
+    assert aggregate.pooled(alike).tolist() == np.concatenate(alike).tolist()
+
+
 def test_bootstrap_is_the_same_every_time_and_needs_two_runs():
     strata = [RNG.normal(size=5), RNG.normal(size=5)]
     assert aggregate.stratified_bootstrap(strata, pooled_mean) == aggregate.stratified_bootstrap(
@@ -122,7 +131,7 @@ def study_of(folder, accuracies, study="main", evaluations=80, profile="made"):
                 last["test"]["accuracy"]["fused"] = value
                 seed["final"] = dict.fromkeys(("last", "best_validation", "best_test"), last)
         write(results / study / dataset / fusion / f"{name}.json", record)
-    return read(results, study)
+    return read(results.parent, study)
 
 
 D, C = ("av_digits", "late"), ("controlled", "early")
@@ -156,9 +165,9 @@ def test_mean_ranks_by_hand(two_cells):
 
 def test_methods_that_lack_cells_stand_apart(two_cells):
     complete, rest = ranking.ranking_table(two_cells).blocks
-    assert set(complete.rows["method"]) == {"joint", "SAM", "M-SAM"}
+    assert set(complete.rows["", "method"]) == {"joint", "SAM", "M-SAM"}
     assert rest.heading == "Not in all cells"
-    assert list(rest.rows["method"]) == ["OGM-GE"]
+    assert list(rest.rows["", "method"]) == ["OGM-GE"]
 
 
 def test_score_is_the_interquartile_mean_in_percent_of_joints_mean(two_cells):
@@ -192,9 +201,76 @@ def test_a_difference_over_cells_uses_the_seeds_that_all_have(tmp_path):
     assert ranking.ranking(study).set_index("name").loc["sam", "n"] == 2
 
 
+@pytest.fixture
+def two_levels(tmp_path):
+    """Two levels with different numbers of seeds: the cells of `TWO_CELLS`, and one with two seeds."""
+    more = {
+        ("mosi", "late", "joint"): [0.70, 0.71],
+        ("mosi", "late", "sam"): [0.75, 0.74],
+        ("mosi", "late", "msam"): [0.60, 0.66],
+    }
+    study_of(tmp_path, TWO_CELLS, profile="embedded")
+    study = study_of(tmp_path, more, profile="compact")
+    keys = dict.fromkeys((dataset, fusion) for dataset, fusion, _ in [*TWO_CELLS, *more])
+    assert list(ranking.grids(study)) == sorted(keys, key=lambda key: key[0] == "mosi")
+    return study
+
+
+def test_levels_are_combined_as_groups_with_their_own_seeds(two_levels):
+    row = ranking.against(two_levels).set_index("name").loc["sam"]
+    cells = [np.array(TWO_CELLS[*cell, "msam"]) - TWO_CELLS[*cell, "sam"] for cell in (D, C)]
+    first, second = np.mean(cells, axis=0), np.array([0.60 - 0.75, 0.66 - 0.74])
+    assert row["difference"].mean == pytest.approx((2 * first.mean() + second.mean()) / 3)
+    welch = stats.ttest_ind(2 * first / 3, -second / 3, equal_var=False).confidence_interval(0.95)
+    assert (row["difference"].low, row["difference"].high) == pytest.approx((welch.low, welch.high))
+    assert (row["n"], row["most"], row["cells"]) == (2, 3, 3)
+    for level, expected in (("embedded", first), ("compact", second)):
+        alone = ranking.against(two_levels, level=level).set_index("name").loc["sam"]
+        assert alone["difference"].mean == pytest.approx(expected.mean())
+        assert alone["n"] == alone["most"] == len(expected)
+
+
+def test_cells_weigh_alike_in_the_interquartile_mean_whatever_their_seeds(two_levels):
+    found = ranking.ranking(two_levels).set_index("name")
+    runs = [
+        np.repeat(100 * np.array(TWO_CELLS[*D, "msam"]) / 0.52, 2),
+        np.repeat(100 * np.array(TWO_CELLS[*C, "msam"]) / 0.41, 2),
+        np.repeat(100 * np.array([0.60, 0.66]) / 0.705, 3),
+    ]
+    assert found.loc["msam", "score"].mean == pytest.approx(stats.trim_mean(np.concatenate(runs), 0.25))
+    assert found.loc["msam", ["n", "most", "cells"]].tolist() == [2, 3, 3]
+    profile = ranking.profile(two_levels, ["msam"])
+    at = profile.iloc[60]
+    assert at["mean"] == pytest.approx(np.mean([np.mean(run > at["x"]) for run in runs]))
+
+
+def test_tables_show_all_levels_together_and_each_apart(two_levels):
+    complete, rest = ranking.ranking_table(two_levels).blocks
+    together, *apart = dict.fromkeys(complete.rows.columns.get_level_values(0)[1:])
+    assert (together, apart) == ("all: embedded, compact", ["embedded", "compact"])
+    rows = complete.rows.set_index(("", "method"))
+    assert rows.loc["SAM", ("compact", "mean rank")].startswith("1.0")
+    assert [rows.loc["SAM", (head, "n")] for head in (together, *apart)] == ["2 to 3", "3", "2"]
+    assert [rows.loc["SAM", (head, "cells")] for head in (together, *apart)] == [3, 2, 1]
+    alone = rest.rows.iloc[0]
+    assert alone["compact", "mean rank"] == alone["compact", "n"] == "\N{EN DASH}"  # OGM-GE
+    table = ranking.against_table(two_levels).blocks[0].rows
+    assert ("embedded", "difference (points)") in table
+    assert ("embedded", "higher") not in table
+    text = ranking.rank_sentence(two_levels)
+    assert text.startswith("Among the 3 methods in all cells (3), SAM has the best mean rank")
+    assert "Among the 3 methods in all cells at the level compact (1), SAM has" in text
+    assert "In the mean over cells at the level embedded, M-SAM" in ranking.against_sentence(two_levels)
+
+
+def test_a_budget_table_names_the_levels_it_has(two_levels, tmp_path):
+    longer = study_of(tmp_path, {(*D, "joint"): [0.71, 0.72, 0.74]}, "budget", 160, profile="embedded")
+    assert set(budget.budget_table(two_levels, longer).blocks[0].rows["", "evidence"]) == {"embedded"}
+
+
 def test_sentences_say_who_is_where(two_cells):
     assert ranking.rank_sentence(two_cells).startswith(
-        "Among the 3 methods in all 2 cells, SAM has the best mean rank, 2.0"
+        "Among the 3 methods in all cells (2), SAM has the best mean rank, 2.0"
     )
     text = ranking.against_sentence(two_cells)
     assert "is higher than" in text
@@ -275,7 +351,7 @@ def test_the_second_study_gives_the_second_difference(both):
 
 
 def test_budgets_are_averaged_over_cells(both):
-    overall = budget.overall_differences(budget.differences(*both)).set_index("name")
+    overall = budget.overall_differences(both[0], budget.differences(*both)).set_index("name")
     assert list(overall.index) == ["joint"]  # OGM-GE has no numbers in the second study
     longer = np.mean([[-0.01, -0.03, -0.02], [0.41 - 0.45, 0.45 - 0.46, 0.39 - 0.46]], axis=0)
     interval = overall.loc["joint", "evaluations"]
@@ -298,7 +374,7 @@ def test_budget_tables_print_the_evaluations(both):
 
 
 def test_no_second_study_is_said(two_cells):
-    absent = read(two_cells.folder.parent, "budget")
+    absent = read(two_cells.root, "budget")
     assert budget.budget_sentence(two_cells, absent) == budget.NO_RECORDS
     assert "No records yet." in budget.budget_table(two_cells, absent).to_html()
     assert "no records with more epochs yet" not in figures.budget_points(two_cells, two_cells).svg

@@ -4,11 +4,19 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from msam.analysis import levels, profiles, provenance
 from msam.analysis.sources import evidence, modalities, read, record_json
 
-MODALITIES = {"av_digits": ["image", "audio"], "controlled": ["m1", "m2", "m3"]}
+MODALITIES = {
+    "av_digits": ["image", "audio"],
+    "controlled": ["m1", "m2", "m3"],
+    "av_mnist": ["image", "audio"],
+    "mosi": ["text", "audio", "video"],
+}
+COMPACT = ("av_mnist", "mosi")
 METHODS = ["joint", "sam", "msam", "msam+response", "msam+encoder", "mixture"]
 LEVEL = {"joint": 0.60, "sam": 0.62, "msam": 0.70, "msam+encoder": 0.61, "mixture": 0.62}
 
@@ -111,10 +119,10 @@ def description(dataset):
     return {
         "name": dataset,
         "title": f"{dataset} for tests",
-        "level": "embedded",
+        "level": "compact" if dataset in COMPACT else "embedded",
         "origin": "made up",
         "licence": "none",
-        "stands_for": "AV-MNIST" if dataset == "av_digits" else None,
+        "stands_for": "AV-MNIST" if dataset.startswith("av_") else None,
         "options": {},
         "checksum": "0123456789abcdef",
         "classes": ["one", "two"],
@@ -147,6 +155,21 @@ def fabricate(results: Path, seeds: int = 3, epochs: int = 4, datasets=("av_digi
             for name in [*METHODS, *(f"unimodal+{m}" for m in MODALITIES[dataset])]:
                 record = cell_record(dataset, fusion, name, seeds, epochs)
                 write(results / "main" / dataset / fusion / f"{name}.json", record)
+    if "av_digits" in datasets:
+        add_flaws(results, seeds, epochs)
+    add_search(results, datasets[0])
+    add_costs(results.parent)
+    return results
+
+
+def fabricate_both(root: Path) -> Path:
+    """Two profiles with different numbers of seeds; returns the root."""
+    fabricate(root / "embedded")
+    fabricate(root / "compact", seeds=2, datasets=COMPACT)
+    return root
+
+
+def add_flaws(results: Path, seeds: int, epochs: int) -> None:
     early = results / "main" / "av_digits" / "early"
     (early / "sam.json").unlink()
     failed = cell_record("av_digits", "early", "sam")["config"]
@@ -158,6 +181,9 @@ def fabricate(results: Path, seeds: int = 3, epochs: int = 4, datasets=("av_digi
     diverged = cell_record("av_digits", "late", "mixture", seeds, epochs)
     diverged["seeds"][0] |= {"state": "diverged", "reason": "loss is nan", "final": {}}
     write(results / "main" / "av_digits" / "late" / "mixture.json", diverged)
+
+
+def add_search(results: Path, dataset: str) -> None:
     write(
         results / "search.json",
         {
@@ -166,7 +192,7 @@ def fabricate(results: Path, seeds: int = 3, epochs: int = 4, datasets=("av_digi
             "space": {"lr": [0.01, 0.1], "rho": [0.05, 0.1]},
             "trials": [
                 {
-                    "dataset": "av_digits",
+                    "dataset": dataset,
                     "fusion": "late",
                     "name": name,
                     "trial": trial,
@@ -179,9 +205,12 @@ def fabricate(results: Path, seeds: int = 3, epochs: int = 4, datasets=("av_digi
                 for name in ("sam", "joint")
                 for trial in (0, 1)
             ],
-            "chosen": [{"dataset": "av_digits", "fusion": "late", "name": "joint", "lr": 0.1, "rho": None}],
+            "chosen": [{"dataset": dataset, "fusion": "late", "name": "joint", "lr": 0.1, "rho": None}],
         },
     )
+
+
+def add_costs(root: Path) -> None:
     rows = [
         {
             "fusion": fusion,
@@ -200,15 +229,14 @@ def fabricate(results: Path, seeds: int = 3, epochs: int = 4, datasets=("av_digi
         for method, ratio in (("joint", 0.5), ("sam", 1.0), ("msam", 1.04), ("msam (naive)", 1.7))
     ]
     write(
-        results.parent / "benchmarks" / "step_cost.json",
+        root / "benchmarks" / "step_cost.json",
         {"rows": rows, "environment": {"device": "cpu: test", "repeats": 9}},
     )
-    return results
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return read(fabricate(tmp_path_factory.mktemp("project") / "results" / "embedded"))
+    return read(fabricate(tmp_path_factory.mktemp("project") / "results" / "embedded").parent)
 
 
 def test_every_cell_says_its_state(study):
@@ -226,7 +254,7 @@ def test_a_failure_after_an_older_record_is_said(tmp_path):
     config = cell_record("av_digits", "late", "sam")["config"]
     failure = {"schema": 1, "state": "failed", "config": config, "reason": "killed", "traceback": ""}
     write(results / "main" / "av_digits" / "late" / "sam.failed.json", failure)
-    cells = read(results).cells.set_index(["dataset", "fusion", "name"])
+    cells = read(results.parent).cells.set_index(["dataset", "fusion", "name"])
     assert (
         cells.loc[("av_digits", "late", "sam"), "text"] == "failed: killed (numbers are of an older record)"
     )
@@ -242,23 +270,121 @@ def test_modalities_come_from_the_description_or_the_records(study, tmp_path):
     results = fabricate(tmp_path / "results" / "embedded")
     for path in (results / "data").glob("*.json"):
         path.unlink()
-    assert modalities(read(results), "av_digits") == ["audio", "image"]
-    assert evidence(read(results), "av_digits") == "embedded"
+    assert modalities(read(results.parent), "av_digits") == ["audio", "image"]
+    assert evidence(read(results.parent), "av_digits") == "embedded"
 
 
 def test_labels_hold_no_path_of_this_machine(study):
-    assert study.label == "results/embedded/main"
-    assert study.profile == "embedded"
+    assert profiles.label(study.root) == "results"
+    assert profiles.label(study.root / "local") == "results/local"
+    assert profiles.label(Path("/home/me/results/results/x")) == "results/x"
+    assert profiles.label(Path("/home/me/mine")) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("root", "place"),
+    [
+        ("/me/results", "records"),
+        ("/me/results/local", "records/local"),
+        ("/me/build/smoke/results", "records"),
+        ("/me/mine", "records/mine"),
+    ],
+)
+def test_the_book_keeps_records_below_its_own_folder(root, place):
+    assert profiles.link(Path(root)) == place
 
 
 def test_a_record_is_found_from_its_frame(study):
     path = study.frames.cells.loc[study.frames.cells["name"] == "joint", "path"].iloc[0]
+    assert path == "embedded/main/av_digits/early/joint.json"
     assert record_json(study, path)["config"]["method"] == "joint"
 
 
 def test_an_absent_folder_is_an_empty_study(tmp_path):
-    study = read(tmp_path / "results" / "embedded")
-    assert set(study.cells["state"]) == {"missing"}
+    study = read(tmp_path / "results")
+    assert study.cells.empty
     assert study.frames.runs.empty
-    assert study.search is None
+    assert study.searches == {}
     assert study.costs is None
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return fabricate_both(tmp_path_factory.mktemp("project") / "results")
+
+
+def test_profiles_with_records_are_shown_in_the_order_of_their_evidence(both, tmp_path):
+    assert profiles.shown(both) == ["embedded", "compact"]
+    for name in ("paper", "zebra", "mine", "local", "benchmarks", "recipes"):
+        write(tmp_path / name / "main" / "d" / "late" / "sam.json", {})
+    write(tmp_path / "compact" / "main" / "d" / "late" / "sam.failed.json", {})
+    write(tmp_path / "embedded" / "main" / "d" / "late" / "sam.partial.json", {})
+    write(tmp_path / "other" / "budget" / "d" / "late" / "sam.json", {})
+    write(tmp_path / "searched" / "search.json", {})
+    assert profiles.shown(tmp_path) == ["compact", "paper", "mine", "zebra"]
+    assert profiles.shown(tmp_path / "none") == []
+    assert [folder.name for folder in profiles.folders(tmp_path)] == [
+        *("compact", "paper", "mine", "zebra", "recipes", "benchmarks")
+    ]
+    assert profiles.shared(tmp_path, both) == ["compact"]
+
+
+def test_a_study_has_the_rows_of_all_its_profiles(both):
+    study = read(both)
+    assert study.datasets == ["av_digits", "controlled", "watch", "av_mnist", "mosi"]
+    assert study.profiles == ["embedded", "compact"]
+    assert study.level == "embedded, compact"
+    assert set(study.searches) == {"embedded", "compact"}
+    for profile in study.profiles:
+        alone = read(both, only=[profile])
+        assert alone.profiles == [profile]
+        for part in ("cells", "runs", "epochs", "dominance", "seeds"):
+            frame = getattr(study.frames, part)
+            mine = frame[frame["dataset"].map(study.homes) == profile].reset_index(drop=True)
+            pd.testing.assert_frame_equal(mine, getattr(alone.frames, part), check_dtype=False)
+        cells = study.cells[study.cells["dataset"].map(study.homes) == profile].reset_index(drop=True)
+        pd.testing.assert_frame_equal(cells, alone.cells)
+    assert evidence(study, "av_mnist") == "compact (AV-MNIST rebuilt from its public ingredients)"
+    assert evidence(study, "mosi") == "compact"
+
+
+def test_a_dataset_of_two_profiles_has_two_names(tmp_path):
+    results, second = tmp_path / "results", "av_digits (smoke)"
+    fabricate(results / "embedded", datasets=("av_digits",))
+    fabricate(results / "smoke", datasets=("av_digits",), seeds=2)
+    for name in ("main", "budget"):
+        study = read(results, name)
+        assert (study.homes["av_digits"], study.homes[second]) == ("embedded", "smoke")
+    study = read(results)
+    counts = study.frames.cells.query("n_seeds > 0").groupby("dataset")["n_seeds"].unique().map(list)
+    assert counts.to_dict() == {"av_digits": [3], second: [2]}
+    states = study.cells.set_index(["dataset", "fusion", "name"])["state"]
+    assert states[second, "late", "msam"] == "done"
+    assert states[second, "late", "agm"] == "missing"  # the study file lists it
+    assert (second, "late", "masam") not in states  # only the other profile's file does
+    assert {row["dataset"] for row in study.searches["smoke"]["trials"]} == {second}
+    assert modalities(study, second) == ["image", "audio"]
+    paths = study.frames.cells.set_index("dataset")["path"]
+    assert all(path.startswith("smoke/main/av_digits/") for path in paths[second])
+
+
+def test_counts_say_how_they_divide_among_levels(both):
+    study = read(both)
+    datasets = ["mosi", "watch", "av_mnist", "watch"]
+    assert levels.share(study, datasets, [True, False, False, True]) == (
+        "2 of 4 cells (embedded 1 of 2, compact 1 of 2)"
+    )
+    assert levels.share(study, ["watch", "av_digits"], [True, True], "blocks") == "2 of 2 blocks"
+    assert levels.share(study, [], []) == "0 of 0 cells"
+    assert levels.count(study, datasets, [True, False, True, False]) == "2 (embedded 0, compact 2)"
+    assert levels.count(study, datasets, [False] * 4) == "0"
+    assert levels.seeds(study, datasets, [3, 5, 2, 5]) == "5 (embedded) and 2 to 3 (compact)"
+    assert levels.seeds(study, datasets, [5] * 4) == "5"
+    assert levels.seeds(study, [], []) == "no"
+
+
+def test_footers_name_every_profile_with_its_command(both):
+    text = provenance.footer(read(both))
+    assert "records under results/embedded/main and 34 records under results/compact/main, commit" in text
+    assert text.endswith("remake: `make reproduce`, `make reproduce PROFILE=compact`.")
+    assert provenance.footer(read(both, "budget")).endswith("remake: `make reproduce STUDY=budget`.")

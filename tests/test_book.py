@@ -46,14 +46,17 @@ def write_notebook(path, code):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """The book's real settings around two notebooks and a text; the working folder is the project."""
-    for folder in ("book", "notebooks", "results/embedded/main/watch/late", "results/local/embedded"):
+    for folder in ("book", "notebooks"):
         (tmp_path / folder).mkdir(parents=True)
     for name in ("_config.yml", "references.bib"):
         shutil.copy(ROOT / "book" / name, tmp_path / "book")
     shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
     (tmp_path / "book/_toc.yml").write_text(CONTENTS)
     (tmp_path / "book/text.md").write_text(TEXT)
-    (tmp_path / "results/embedded/main/watch/late/joint.json").write_text('{"schema": 1}')
+    for place in ("embedded", "compact", "local/embedded"):
+        record = tmp_path / f"results/{place}/main/watch/late/joint.json"
+        record.parent.mkdir(parents=True)
+        record.write_text('{"schema": 1}')
     write_notebook(tmp_path / "notebooks/overview.ipynb", "import os; print('shown', os.path.isdir(results))")
     write_notebook(
         tmp_path / "notebooks/comparison.ipynb",
@@ -89,7 +92,7 @@ def files(contents):
 
 
 def test_book_is_built_offline_once(project, capsys):
-    results, out = Path("results/embedded"), Path("build/html")
+    results, out = Path("results"), Path("build/html")
     index = book.build(results, out)
     assert index == project / "build/html/index.html"
     pages = [p for p in index.parent.glob("*.html") if p.name != "index.html"]
@@ -110,7 +113,8 @@ def test_book_is_built_offline_once(project, capsys):
     assert "repository" not in re.sub(r"<script.*?</script>", "", overview, flags=re.DOTALL)
     notebook = json.loads((index.parent / "_sources/overview.ipynb").read_text())
     assert str(project) not in json.dumps(notebook)
-    assert (index.parent / "records/embedded/main/watch/late/joint.json").is_file()
+    copied = {str(path.relative_to(index.parent)) for path in index.parent.glob("records/**/*.json")}
+    assert copied == {f"records/{place}/main/watch/late/joint.json" for place in ("embedded", "compact")}
 
     capsys.readouterr()
     assert book.build(results, out) == index
@@ -118,24 +122,50 @@ def test_book_is_built_offline_once(project, capsys):
 
 
 def test_everything_the_book_is_made_from_makes_it_stale(project):
-    results = Path("results/embedded").resolve()
+    (project / "results/benchmarks").mkdir()
+    (project / "results/benchmarks/step_cost.json").write_text("{}")
 
     def now():
-        return book.inputs_hash(project, results, None)
+        return book.inputs_hash(project, (project / "results").resolve(), None)
 
-    for path in ("results/embedded/main/watch/late/joint.json", "notebooks/overview.ipynb", "book/text.md"):
+    def touched(path):
         before = now()
         assert now() == before
         file = project / path
         file.write_text(file.read_text() + " ")
-        assert now() != before
+        return now() != before
+
+    records = [f"results/{profile}/main/watch/late/joint.json" for profile in ("embedded", "compact")]
+    for path in (*records, "results/benchmarks/step_cost.json", "notebooks/overview.ipynb", "book/text.md"):
+        assert touched(path), path
+    assert not touched("results/local/embedded/main/watch/late/joint.json")
 
 
 def test_comparison_reads_both_runs(project):
-    own, published = Path("results/local/embedded"), Path("results/embedded")
+    own, published = Path("results/local"), Path("results")
     html = book.build(own, Path("build/html"), published).parent
     assert "published local" in (html / "comparison.html").read_text()
     assert "comparison.html" in (html / "overview.html").read_text()
+    copied = {str(path.relative_to(html)) for path in html.glob("records/**/*.json")}
+    assert copied == {
+        f"records/{place}/main/watch/late/joint.json" for place in ("embedded", "compact", "local/embedded")
+    }
+
+
+@pytest.mark.parametrize("own", ["results", "results/other"])
+def test_no_comparison_with_itself_or_without_a_common_profile(project, own, monkeypatch):
+    (project / "results/other/mine/main/d/late").mkdir(parents=True)
+    (project / "results/other/mine/main/d/late/sam.json").write_text("{}")
+    given = {}
+
+    def execute(notebooks, into, results, published):
+        given.update(pages=[path.stem for path in notebooks], published=published)
+        raise book.BookError("far enough")
+
+    monkeypatch.setattr(book, "execute", execute)
+    with pytest.raises(book.BookError, match="far enough"):
+        book.build(Path(own), Path("build/html"), Path("results"))
+    assert given == {"pages": ["overview"], "published": None}
 
 
 def test_contents_have_the_comparison_only_with_two_runs():
@@ -156,7 +186,7 @@ def test_failing_notebook_is_named_and_the_old_book_stays(project):
     old.write_text("old")
     write_notebook(project / "notebooks/overview.ipynb", "raise ValueError('first line\\nno records')")
     with pytest.raises(book.BookError, match=r"^notebook overview.ipynb failed: no records$"):
-        book.build(Path("results/embedded"), Path("build/html"))
+        book.build(Path("results"), Path("build/html"))
     assert old.read_text() == "old"
 
 
@@ -164,7 +194,7 @@ def test_warning_is_an_error(project):
     (project / "book/_toc.yml").write_text("format: jb-book\nroot: text\n")
     (project / "book/text.md").write_text("# Text\n\n{cite:p}`nobody`\n")
     with pytest.raises(book.BookError, match=r"text\.md.*nobody"):
-        book.build(Path("results/embedded"), Path("build/html"))
+        book.build(Path("results"), Path("build/html"))
     assert not Path("build/html").exists()
 
 
@@ -173,7 +203,7 @@ def test_missing_page_and_missing_records_are_named(project):
         book.build(Path("results/nothing"), Path("build/html"))
     (project / "notebooks/overview.ipynb").unlink()
     with pytest.raises(book.BookError, match="page 'overview' has neither"):
-        book.build(Path("results/embedded"), Path("build/html"))
+        book.build(Path("results"), Path("build/html"))
 
 
 def test_two_builds_at_once_are_refused(project):

@@ -34,7 +34,7 @@ NOTEBOOKS = ", ".join(sorted(path.stem for path in (pipeline.ROOT / "notebooks")
     [
         *(
             (f"{command} --profile huge", f"unknown profile 'huge'; {PROFILES}")
-            for command in ("plan", "reproduce", "search", "book", "publish", "cell a/b/c")
+            for command in ("plan", "reproduce", "search", "publish", "cell a/b/c")
         ),
         *(
             (f"{command} --study x", "unknown study 'x'; choose from main")
@@ -69,7 +69,7 @@ NOTEBOOKS = ", ".join(sorted(path.stem for path in (pipeline.ROOT / "notebooks")
             "dataset 'controlled' has no option 'x'; known options: ",
         ),
         ("publish --results none", "there is nothing to publish in none/embedded"),
-        ("book --results none", "there are no records at {here}/none/embedded; train first: make reproduce"),
+        ("book --results none", "there are no records at {here}/none; train first: make reproduce"),
         ("reproduce --results file/results", "cannot write to file/results: Not a directory"),
     ],
 )

@@ -13,8 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import without_costs
+from test_analysis_records import fabricate
 
 from msam import cells, cli, pipeline, records, studies
+from msam.analysis import figures
 
 
 def wait_for(condition, process, seconds=300):
@@ -312,3 +314,16 @@ def test_publish_copies_records_and_notebooks_only(tmp_path):
     assert found == texts | {"main/d/late/other.json": "stays"}
     with pytest.raises(pipeline.PipelineError, match="there is nothing to publish in "):
         pipeline.publish(mine, published, "other")
+
+
+def test_publishing_draws_one_picture_of_all_published_profiles(tmp_path, monkeypatch, capsys):
+    fabricate(tmp_path / "results" / "compact", datasets=("av_mnist",))
+    fabricate(tmp_path / "results" / "local" / "embedded", datasets=("controlled",))
+    drawn = []
+    monkeypatch.setattr(
+        figures, "rank_points", lambda study: drawn.append(study) or SimpleNamespace(svg="<svg>")
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["publish"]) == 0
+    assert drawn[0].profiles == ["embedded", "compact"]
+    assert (tmp_path / "results" / "overview.svg").read_text() == "<svg>"

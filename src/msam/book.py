@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from msam.analysis import profiles
 from msam.notebooks import STILLBORN, without_traces
 
 COMPARISON = "comparison"
@@ -43,10 +44,10 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
     """Build the book, unless the one in `out` was made from the same inputs.
 
     Args:
-        results: folder of the records to show, results/<profile> or results/local/<profile>.
+        results: folder of the profiles to show, results or results/local; all that have records are shown.
         out: folder for the HTML; it is replaced as a whole, once the new book is complete.
-        published: folder of the published records, where `results` is a run of the reader's own: adds the
-            page that compares the two, unless there is no such folder.
+        published: folder of the published profiles, where `results` is a run of the reader's own: adds the
+            page that compares the two, if they have a profile in common.
 
     Returns:
         Path of the book's index.html.
@@ -55,9 +56,11 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
         BookError: a folder or page is missing, a notebook fails, or Jupyter Book finds something to warn of.
     """
     results, out = results.resolve(), out.resolve()
-    if not results.is_dir():
+    if not profiles.shown(results):
         raise BookError(f"there are no records at {results}; train first: make reproduce")
-    published = published.resolve() if published and published.is_dir() else None
+    published = published and published.resolve()
+    if published and (published == results or not profiles.shared(published, results)):
+        published = None
     root = project_root()
     index, stamp = out / "index.html", out / STAMP
     fingerprint = inputs_hash(root, results, published)
@@ -79,7 +82,7 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
             (source / notebook.name).write_text(page, encoding="utf-8")
         html = _render(source, work)
         for folder in filter(None, (results, published)):
-            copy_records(folder, html / "records")
+            copy_records(folder, html)
         (html / STAMP).write_text(fingerprint)
         _replace(out, html)
     return index
@@ -97,8 +100,9 @@ def project_root() -> Path:
 def inputs_hash(root: Path, results: Path, published: Path | None) -> str:
     """SHA-256 of all that the book is made from: records, step costs, notebooks, pages, code, tools."""
     digest = hashlib.sha256(" ".join(f"{t}={version(t)}" for t in TOOLS).encode())
-    sources = [root / "book", root / "notebooks", root / "benchmarks", Path(__file__).resolve().parent]
-    for folder in [*sources, results, *([published] if published else [])]:
+    sources = [root / "book", root / "notebooks", Path(__file__).resolve().parent]
+    sources += [folder for run in (results, published) if run for folder in profiles.folders(run)]
+    for folder in sources:
         digest.update(f"\0{folder}".encode())
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -132,7 +136,7 @@ def notebook_pages(root: Path, contents: Mapping[str, Any]) -> list[Path]:
 
 
 def execute(notebooks: list[Path], into: Path, results: Path, published: Path | None) -> None:
-    """Execute the notebooks, `AT_ONCE` at a time, with the folder of the records as parameter `results`.
+    """Execute the notebooks, `AT_ONCE` at a time, with the folder of the profiles as parameter `results`.
 
     The comparison reads two runs: the published one as `results` and the reader's own as `local`.
 
@@ -186,16 +190,14 @@ def _exception(notebook: Path) -> str | None:
     return f"{errors[0]['ename']}: {errors[0]['evalue']}".strip().splitlines()[-1] if errors else None
 
 
-def copy_records(folder: Path, into: Path) -> None:
-    """Copy records and executed notebooks to where pages link them: results/a.json -> `into`/a.json."""
-    parts = folder.parts
-    depth = parts[::-1].index("results") if "results" in parts else 1
-    prefix = Path(*parts[len(parts) - depth :])
-    for path in folder.rglob("*"):
-        if path.suffix in (".json", ".ipynb"):
-            target = into / prefix / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+def copy_records(results: Path, into: Path) -> None:
+    """Copy records and executed notebooks to where pages link them: results/a.json -> records/a.json."""
+    for folder in profiles.folders(results):
+        for path in folder.rglob("*"):
+            if path.suffix in (".json", ".ipynb"):
+                target = into / profiles.link(results) / path.relative_to(results)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
 
 
 def _without(entry: Any, page: str) -> Any:

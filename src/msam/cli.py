@@ -102,9 +102,7 @@ def _take_search(profile: str, results: Path) -> None:
 def _book(options: argparse.Namespace) -> int:
     from msam import book
 
-    name = studies.load(options.profile)["profile"]
-    published = None if options.results == PUBLISHED else PUBLISHED / name
-    page = book.build(options.results / name, options.book, published)
+    page = book.build(options.results, options.book, PUBLISHED)
     print(f"the book is at {page}")
     return 0
 
@@ -202,8 +200,7 @@ def _publish(options: argparse.Namespace) -> int:
 
     name = studies.load(options.profile)["profile"]
     count = pipeline.publish(options.results, PUBLISHED, name)
-    picture = figures.accuracy_points(sources.read(PUBLISHED / name))
-    (PUBLISHED / name / "overview.svg").write_text(picture.svg)
+    (PUBLISHED / "overview.svg").write_text(figures.rank_points(sources.read(PUBLISHED)).svg)
     print(f"{count} files are now the published run")
     return 0
 
@@ -243,10 +240,11 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--seeds", type=int, help="number of seeds; the profile's own if not given")
     grid.add_argument("--jobs", type=int, default=2, help="cells at once")
     grid.add_argument("--results", type=Path, default=LOCAL, help="folder of the records")
-    grid.add_argument(
+    grid.add_argument("--executor", default="local", help="folder of workflow/profiles: local or slurm")
+    pages = argparse.ArgumentParser(add_help=False)
+    pages.add_argument(
         "--book", type=Path, default=Path("build/book/html"), help="folder of the rendered book"
     )
-    grid.add_argument("--executor", default="local", help="folder of workflow/profiles: local or slurm")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("name", help="a data set")
     data.add_argument("--options", default="{}", help="its options, YAML")
@@ -259,11 +257,13 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add(commands, "plan", _plan, "list the cells that would be trained, with their expected times", grid)
-    add(commands, "reproduce", _reproduce, "train what is missing or stale, then build the book", grid)
+    text = "train what is missing or stale, then build the book of all profiles in the same folder"
+    add(commands, "reproduce", _reproduce, text, grid, pages)
     cell = add(commands, "cell", _cell, "train one cell through its notebook", grid)
     cell.add_argument("cell", help="dataset/fusion/method")
     add(commands, "search", _search, "choose hyper-parameters on the validation splits", grid)
-    add(commands, "book", _book, "build the book from the records", grid)
+    book = add(commands, "book", _book, "build the book of all profiles that have records", pages)
+    book.add_argument("--results", type=Path, default=PUBLISHED, help="folder of the records")
     add(commands, "publish", _publish, "make the local records the published ones", grid)
     notebook = add(commands, "notebook", _notebook, "run one notebook through papermill")
     notebook.add_argument("name", help="a notebook of notebooks/, or a path")

@@ -133,11 +133,11 @@ def _layout(study: Study, fusion: str, lines: list[Line], title: str, file: str)
                 row = found.get((dataset, name, output), {})
                 own = output == "fused" or line.name == SINGLE
                 state = states.get((dataset, name), "not run") if name and own else "undefined"
-                rows[i][group, output] = percent(_interval(row)) if row.get("n") else _without(state)
+                rows[i][group, output] = percent(interval(row)) if row.get("n") else without(state)
                 counts += [row["n"]] if row else []
                 if row.get("supported_best"):
                     strong.add((i, (group, output)))
-            rows[i][group, "n"] = _range(counts)
+            rows[i][group, "n"] = seeds_text(counts)
     shown = {line.name for line in lines}
     names = [name for name in cells["name"] if (SINGLE if _single(name) else name) in shown]
     notes = [NOTE, SINGLE_NOTE if SINGLE in shown else "", _states(cells[cells["name"].isin(names)])]
@@ -148,8 +148,8 @@ def _layout(study: Study, fusion: str, lines: list[Line], title: str, file: str)
     )
 
 
-def _without(state: str) -> str:
-    """What stands where a cell has no number."""
+def without(state: str) -> str:
+    """What stands where a cell of this state has no number."""
     return {"undefined": DASH, "done": "diverged"}.get(state, state)
 
 
@@ -168,7 +168,8 @@ def _states(cells: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def _range(counts: list[int]) -> str:
+def seeds_text(counts: list[int]) -> str:
+    """Numbers of seeds as "5" or "3 to 5", a dash for none."""
     if not any(counts):
         return DASH
     ends = sorted({min(counts), max(counts)})
@@ -184,13 +185,13 @@ def _detail_block(cells: pd.DataFrame, names: list[str], data: pd.DataFrame) -> 
     for i, cell in enumerate(cells.itertuples()):
         mine = {row["output"]: row for row in data[data["method"] == cell.name].to_dict("records")}
         own = mine.get("fused") or next(iter(mine.values()))
-        accuracy = _interval(own)
+        accuracy = interval(own)
         row = {"method": label(cell.name), "evidence": cell.evidence}
-        row |= {output: percent(_interval(mine.get(output, {}))) for output in [*names, "fused"]}
+        row |= {output: percent(interval(mine.get(output, {}))) for output in [*names, "fused"]}
         row |= {
             "n": accuracy.n,
             "95 % interval": ends(accuracy.scaled(100)),
-            "tau": number(_interval(own, "tau"), 2),
+            "tau": number(interval(own, "tau"), 2),
             "state": cell.text,
         }
         if own["supported_best"]:
@@ -200,7 +201,8 @@ def _detail_block(cells: pd.DataFrame, names: list[str], data: pd.DataFrame) -> 
     return Block(pd.DataFrame(rows), f"{first['dataset']}: {first['evidence']}", frozenset(strong))
 
 
-def _interval(row: dict[str, Any], value: str = "accuracy") -> Interval:
+def interval(row: dict[str, Any], value: str = "accuracy") -> Interval:
+    """The interval in a row of `accuracy_data`."""
     if not row:
         return mean_interval([])
     return Interval(row[value], row[f"{value}_low"], row[f"{value}_high"], int(row["n"]))

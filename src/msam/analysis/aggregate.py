@@ -6,6 +6,7 @@ of the statistical precipice", NeurIPS 34.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +21,17 @@ def iqm(values: np.ndarray) -> np.ndarray:
     """Mean of the middle half of the last axis: a quarter, rounded down, is cut off each end."""
     n = values.shape[-1]
     return np.sort(values, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1)
+
+
+def pooled(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """The runs of several cells on one axis, the last, repeated until every cell has as many.
+
+    So cells weigh alike, however many seeds each has.
+    """
+    sizes = [rows.shape[-1] for rows in samples]
+    most = math.lcm(*sizes)
+    repeated = [np.repeat(rows, most // size, axis=-1) for rows, size in zip(samples, sizes, strict=True)]
+    return np.concatenate(repeated, axis=-1)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

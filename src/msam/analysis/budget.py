@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from msam.analysis import levels
 from msam.analysis.findings import VERDICTS, verdict
 from msam.analysis.metrics import CELL, by_seed, is_unimodal
 from msam.analysis.names import in_order, label
@@ -53,29 +54,32 @@ def differences(study: Study, budget: Study, first: str = "msam") -> pd.DataFram
     return pd.DataFrame(rows, columns=columns)
 
 
-def overall_differences(found: pd.DataFrame) -> pd.DataFrame:
+def overall_differences(study: Study, found: pd.DataFrame) -> pd.DataFrame:
     """Means over the cells in which both comparisons have seeds, a row for each method of `differences`.
 
     Returns:
-        name, cells, epochs and evaluations (Interval each), and the mean gradient evaluations of a run.
+        name, cells, level (of the cells), epochs and evaluations (Interval each), and the mean gradient
+        evaluations of a run.
     """
     both = found[(found["epochs"].map(len) > 0) & (found["evaluations"].map(len) > 0)]
     rows = []
     for name in in_order(both["name"]):
         part = both[both["name"] == name]
-        row = {"name": name, "cells": len(part)} | {which: overall(part[which]) for which in COMPARISONS}
+        apart = {which: levels.grouped(study, part["dataset"], part[which]) for which in COMPARISONS}
+        row = {"name": name, "cells": len(part), "level": ", ".join(apart["epochs"])}
+        row |= {which: overall(differences) for which, differences in apart.items()}
         rows.append(
             row | {f"evaluations_{which}": part[f"evaluations_{which}"].mean() for which in EVALUATIONS}
         )
     spendings = [f"evaluations_{which}" for which in EVALUATIONS]
-    return pd.DataFrame(rows, columns=["name", "cells", *COMPARISONS, *spendings])
+    return pd.DataFrame(rows, columns=["name", "cells", "level", *COMPARISONS, *spendings])
 
 
 def budget_table(study: Study, budget: Study, first: str = "msam") -> Table:
     """The mean over cells of both comparisons for each method."""
-    found = overall_differences(differences(study, budget, first))
+    found = overall_differences(study, differences(study, budget, first))
     rows = [
-        {("", "method"): label(row["name"]), ("", "evidence"): study.level, ("", "cells"): row["cells"]}
+        {("", "method"): label(row["name"]), ("", "evidence"): row["level"], ("", "cells"): row["cells"]}
         | _texts(row, {which: row[which] for which in COMPARISONS}, first)
         for row in found.to_dict("records")
     ]
@@ -99,7 +103,7 @@ def budget_cells_table(study: Study, budget: Study, first: str = "msam") -> Tabl
 
 def budget_sentence(study: Study, budget: Study, first: str = "msam") -> str:
     """Than how many methods `first` is higher at equal epochs, and at equal gradient evaluations."""
-    found = overall_differences(differences(study, budget, first))
+    found = overall_differences(study, differences(study, budget, first))
     if found.empty:
         return NO_RECORDS
     parts = [f"at {text} {label(first)} {readings(found, which)}" for which, text in COMPARISONS.items()]

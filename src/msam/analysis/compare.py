@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from msam.analysis import profiles
 from msam.analysis.metrics import CELL, by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, sorted_cells
+from msam.analysis.sources import Study, read, sorted_cells
 from msam.analysis.statistics import mean_interval, paired_difference
 from msam.analysis.table import Block, Table, number, percent
 
 EPOCH_KEYS = [*CELL, "seed", "epoch", "split", "output"]
 EPOCH_NUMBERS = ["accuracy", "loss", "share"]
 SETTINGS = ["epochs", "lr", "rho"]
+
+
+def read_both(results: str | Path, local: str | Path) -> tuple[Study, Study]:
+    """The published run and the reader's own, of the profiles that both have."""
+    both = profiles.shared(Path(results), Path(local))
+    return read(results, only=both), read(local, only=both)
 
 
 def compare(published: Study, local: Study) -> pd.DataFrame:
@@ -28,7 +37,7 @@ def compare(published: Study, local: Study) -> pd.DataFrame:
     """
     first, second = by_seed(published.frames.runs), by_seed(local.frames.runs)
     empty = pd.Series(dtype=float)
-    merged = sorted_cells(_all_cells(published, local))
+    merged = sorted_cells(_all_cells(published, local), [*published.homes, *local.homes])
     rows = []
     for cell in merged.itertuples():
         key = (cell.dataset, cell.fusion, cell.name)
@@ -92,7 +101,7 @@ def comparison_sentence(published: Study, local: Study) -> str:
     """How many cells lie inside the published interval, and how many are bit-identical."""
     for study in (local, published):
         if study.frames.cells.empty:
-            return f"There are no records under {study.label} to compare."
+            return f"There are no records under {profiles.label(study.root)} to compare."
     compared = compare(published, local)
     judged = compared[compared["inside"].isin(["yes", "no"])]
     asked = compared[compared["identical"].isin(["yes", "no"])]

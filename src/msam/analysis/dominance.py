@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
+from msam.analysis import levels
 from msam.analysis.metrics import CELL
-from msam.analysis.names import in_order, label
+from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, sorted_cells
 from msam.analysis.statistics import mean_interval
 from msam.analysis.table import Block, Table, number, percent
 
+NOUN = "blocks of dataset and fusion"
 STEADY = 0.9  # a modality that dominates more batches than this is called steady
 
 
@@ -36,12 +38,9 @@ def dominance_data(study: Study) -> pd.DataFrame:
 def dominance_table(study: Study) -> Table:
     """For each cell with shares: how often each modality dominated, mean v_d, switches in an epoch."""
     data = dominance_data(study)
-    order = {name: i for i, name in enumerate(in_order(data["name"]))}
     evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     rows = []
-    data = data.assign(order=data["name"].map(order), late=data["fusion"] != "late")
-    groups = data.sort_values(["dataset", "late", "order"], kind="stable").groupby(CELL, sort=False)
-    for (dataset, fusion, name), part in groups:
+    for (dataset, fusion, name), part in sorted_cells(data, study.homes).groupby(CELL, sort=False):
         once = part.drop_duplicates("seed")
         dominated = {m: mean_interval(mine["fraction"]) for m, mine in part.groupby("modality", sort=False)}
         rows.append(
@@ -57,8 +56,7 @@ def dominance_table(study: Study) -> Table:
             }
         )
     note = "Means over all epochs and steps, ± half of the 95 % interval over n seeds."
-    frame = data.drop(columns=["order", "late"])
-    return Table("Dominance", (Block(pd.DataFrame(rows)),), frame, note, footer(study), file="dominance")
+    return Table("Dominance", (Block(pd.DataFrame(rows)),), data, note, footer(study), file="dominance")
 
 
 def dominance_sentence(study: Study, name: str = "msam") -> str:
@@ -69,10 +67,10 @@ def dominance_sentence(study: Study, name: str = "msam") -> str:
         return f"There are no records of {label(name)} with shares yet."
     fractions = data.groupby(["dataset", "fusion", "modality"])["fraction"].mean()
     most = fractions.groupby(["dataset", "fusion"]).max()
-    steady = int((most > STEADY).sum())
+    steady = levels.share(study, most.index.get_level_values("dataset"), most > STEADY, NOUN)
     v_d = data.groupby(["dataset", "fusion"])["v_d"].mean()
     return (
-        f"In {steady} of {len(most)} blocks of dataset and fusion one modality dominates more than "
+        f"In {steady} one modality dominates more than "
         f"{100 * STEADY:.0f} % of the batches; the mean share of the dominant modality, v_d, lies between "
         f"{v_d.min():.2f} and {v_d.max():.2f}."
     )

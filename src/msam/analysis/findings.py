@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from msam.analysis import paper
+from msam.analysis import levels, paper
 from msam.analysis.metrics import by_seed, final_gaps, is_unimodal
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
@@ -97,13 +97,13 @@ def count_sentence(study: Study, first: str, second: str) -> str:
     compared = compare_methods(study, first, second)
     if study.frames.runs.empty or compared.empty:
         return f"{label(first)} against {label(second)}: no records yet."
-    return f"{label(first)} against {label(second)}: {_counts(compared)}."
+    return f"{label(first)} against {label(second)}: {_counts(study, compared)}."
 
 
 def gap_sentence(study: Study, first: str, second: str) -> str:
     """As `count_sentence`, for the overfitting gap tau of the fused output."""
     empty = study.frames.runs.empty
-    counts = NO_RECORDS if empty else _counts(compare_gaps(study, first, second))
+    counts = NO_RECORDS if empty else _counts(study, compare_gaps(study, first, second))
     return f"Overfitting gap of {label(first)} against {label(second)}: {counts}."
 
 
@@ -141,7 +141,8 @@ def best_sentence(study: Study) -> str:
     if not names:
         return f"In none of the {len(best)} blocks is a best method supported."
     parts = [f"{label(name)} in {n}" for name, n in names.most_common()]
-    return f"A best method is supported in {sum(names.values())} of {len(best)} blocks: {', '.join(parts)}."
+    where = levels.share(study, [dataset for dataset, _ in best], map(bool, best.values()), "blocks")
+    return f"A best method is supported in {where}: {', '.join(parts)}."
 
 
 def supported(study: Study, rule: str = "last") -> dict[tuple[str, str], str | None]:
@@ -225,29 +226,36 @@ def _paired(study: Study, values: dict, first: str, second: str) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["dataset", "fusion", "difference", "verdict"])
 
 
-def _counts(compared: pd.DataFrame) -> str:
-    found = Counter(compared["verdict"])
-    text = f"higher in {found['higher']} of {len(compared)} cells, lower in {found['lower']}"
-    text += f", cannot be told apart in {found['apart']}"
-    return text + (f", too few common seeds in {found['unknown']}" if found["unknown"] else "")
+def _counts(study: Study, compared: pd.DataFrame) -> str:
+    """In how many rows of dataset and verdict each verdict was reached, by level."""
+    datasets, verdicts = compared["dataset"], compared["verdict"]
+    text = f"higher in {levels.share(study, datasets, verdicts == 'higher')}"
+    text += f", lower in {levels.count(study, datasets, verdicts == 'lower')}"
+    text += f", cannot be told apart in {levels.count(study, datasets, verdicts == 'apart')}"
+    unknown = levels.count(study, datasets, verdicts == "unknown")
+    return text if unknown == "0" else f"{text}, too few common seeds in {unknown}"
 
 
 def _best(study: Study) -> str:
     """C1: among all multimodal methods of the records, the paper's and others."""
     best = supported(study)
-    mine = sum(name == "msam" for name in best.values())
-    other = sum(name not in ("msam", None) for name in best.values())
-    none = len(best) - mine - other
-    text = f"supported as best in {mine} of {len(best)} cells, another method in {other}, none in {none}"
-    return f"{text}; highest mean in {_highest_means(study)}"
+    datasets = [dataset for dataset, _ in best]
+    mine = [name == "msam" for name in best.values()]
+    other = [name not in ("msam", None) for name in best.values()]
+    none = [name is None for name in best.values()]
+    return (
+        f"supported as best in {levels.share(study, datasets, mine)}, another method in "
+        f"{levels.count(study, datasets, other)}, none in {levels.count(study, datasets, none)}; "
+        f"highest mean in {_highest_means(study)}"
+    )
 
 
-def _highest_means(study: Study) -> int:
+def _highest_means(study: Study) -> str:
     """In how many cells M-SAM has the highest mean accuracy of all multimodal methods."""
     runs = study.frames.runs
     means = pd.Series({k: v.mean() for k, v in by_seed(runs[~is_unimodal(runs["name"])]).items()})
     highest = means.groupby(level=[0, 1]).idxmax()
-    return sum(name == "msam" for _, _, name in highest)
+    return levels.count(study, [dataset for dataset, _, _ in highest], [n == "msam" for _, _, n in highest])
 
 
 def _over_best_other(study: Study) -> str:
@@ -267,13 +275,13 @@ def _over_best_other(study: Study) -> str:
         difference = paired_difference(values[dataset, fusion, "msam"], values[dataset, fusion, best])
         gains.append(100 * (mine / means[best] - 1))
         counts.append(len(means))
-        rows.append(verdict(difference))
+        rows.append((dataset, verdict(difference)))
     if not rows:
         return f"{NOT_TESTED}: no record of those methods beside one of M-SAM"
     some = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
     return (
         f"{min(gains):+.1f} to {max(gains):+.1f} % against the highest mean of {some} other methods of the "
-        f"paper's table: {_counts(pd.DataFrame({'verdict': rows}))}"
+        f"paper's table: {_counts(study, pd.DataFrame(rows, columns=['dataset', 'verdict']))}"
     )
 
 
@@ -281,7 +289,7 @@ def _generalization(study: Study) -> str:
     ran = set(study.frames.runs["name"])
     parts = [
         f"against {label(other)}: "
-        + (_counts(compare_gaps(study, "msam", other)) if other in ran else NO_RECORDS)
+        + (_counts(study, compare_gaps(study, "msam", other)) if other in ran else NO_RECORDS)
         for other in ("agm", "sam")
     ]
     return f"tau of M-SAM {'; '.join(parts)}; flatness {NOT_TESTED}"
@@ -293,7 +301,8 @@ def _scope(study: Study) -> str:
     sizes = sorted({len(modalities(study, dataset)) for dataset in done["dataset"]})
     fusions = " and ".join(done["fusion"].unique()) or "no"
     counts = " and ".join(map(str, sizes)) or "no"
-    return f"trained in {len(done)} of {len(cells)} cells: {fusions} fusion, {counts} modalities"
+    where = levels.share(study, cells["dataset"], cells["state"] == "done")
+    return f"trained in {where}: {fusions} fusion, {counts} modalities"
 
 
 def _harmony(study: Study) -> str:
@@ -306,8 +315,8 @@ def _harmony(study: Study) -> str:
                 _dominant(study, dataset, fusion) not in (modality, None) for fusion in compared["fusion"]
             ]
             parts.append(compared[weak])
-    compared = pd.concat(parts) if parts else pd.DataFrame(columns=["verdict"])
-    return f"accuracy of non-dominant modalities against joint: {_counts(compared)}"
+    compared = pd.concat(parts) if parts else pd.DataFrame(columns=["dataset", "verdict"])
+    return f"accuracy of non-dominant modalities against joint: {_counts(study, compared)}"
 
 
 def _dominant(study: Study, dataset: str, fusion: str) -> str | None:
@@ -319,7 +328,7 @@ def _dominant(study: Study, dataset: str, fusion: str) -> str | None:
 
 
 def _against_sam(study: Study) -> str:
-    return _counts(compare_methods(study, "msam", "sam"))
+    return _counts(study, compare_methods(study, "msam", "sam"))
 
 
 def _largest_relative_gain() -> float:

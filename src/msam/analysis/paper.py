@@ -12,6 +12,12 @@ OUTPUTS = {
     "UR-Funny": ["audio", "video", "text", "fused"],
     "AVE": ["audio", "video", "fused"],
 }
+DATASETS = {"AV-MNIST": "av_mnist", "CREMA-D": "crema_d", "UR-Funny": "ur_funny", "AVE": "ave"}
+"""The paper's dataset, and what `msam data get` calls it."""
+
+MODALITIES = {"image": "video", "visual": "video"}
+"""Our name of a modality where the paper has another."""
+
 OURS = {
     "joint": "Joint-Train",
     "mses": "MSES",

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
+from msam.analysis import profiles
 from msam.analysis.sources import Study
 
-REMAKE = "make reproduce"
+DEFAULT = "embedded"
+"""The profile that `make` takes when none is named."""
 
 
 def footer(study: Study) -> str:
     """One line of provenance for a figure or table made from all records of `study`."""
     cells = study.frames.cells
     done = cells[cells["state"] == "done"]
-    count = f"{len(done)} record{'' if len(done) == 1 else 's'} under {study.label}"
+    count = " and ".join(_counts(study, done))
+    again = remake("reproduce", study.profiles, study.name)
     if done.empty:
-        return f"Made from {count}; remake: `{REMAKE}`."
-    return f"Made from {count}, {_commits(done)}; {listed(done['device'])}; remake: `{REMAKE}`."
+        return f"Made from {count}; {again}."
+    return f"Made from {count}, {_commits(done)}; {listed(done['device'])}; {again}."
+
+
+def remake(target: str, homes: Iterable[str], study: str = "main") -> str:
+    """The `make` commands that make the records of a study anew, one a profile."""
+    more = "" if study == "main" else f" STUDY={study}"
+    commands = [
+        f"`make {target}{'' if profile == DEFAULT else f' PROFILE={profile}'}{more}`"
+        for profile in list(homes) or [DEFAULT]
+    ]
+    return f"remake: {', '.join(commands)}"
+
+
+def _counts(study: Study, done: pd.DataFrame) -> list[str]:
+    """How many records there are, and where, one text a profile."""
+    root, found = profiles.label(study.root), done["dataset"].map(study.homes).value_counts()
+    counts = {profile: int(found.get(profile, 0)) for profile in study.profiles}
+    texts = [
+        f"{count} record{'' if count == 1 else 's'} under {root}/{profile}/{study.name}"
+        for profile, count in counts.items()
+    ]
+    return texts or [f"0 records under {root}"]
 
 
 def _commits(cells: pd.DataFrame) -> str:

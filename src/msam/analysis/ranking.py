@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from msam.analysis import aggregate
+from msam.analysis import aggregate, levels
 from msam.analysis.findings import VERDICTS, verdict
 from msam.analysis.metrics import is_unimodal
 from msam.analysis.names import in_order, label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study
-from msam.analysis.statistics import Interval, mean_interval, paired_difference
+from msam.analysis.statistics import Interval, combined_interval, mean_interval, paired_difference
 from msam.analysis.table import DASH, Block, Table, grouped, number
 
 Grids = dict[tuple[str, str], pd.DataFrame]
@@ -23,17 +24,20 @@ NO_RECORDS = "There are no records yet, so nothing can be compared."
 BOOTSTRAP = (
     "95 % intervals of ranks, interquartile means and probabilities: bootstrap over the seeds of each cell."
 )
+COUNTS = ("cells", "higher", "lower", "not told apart")
+"""Columns of the table against every method that it has once, for all levels together."""
+
 UNCORRECTED = "Readings are not corrected for the number of comparisons."
 
 
-def grids(study: Study) -> Grids:
-    """(dataset, fusion) -> fused test accuracy, seeds x multimodal methods; NaN: none."""
+def grids(study: Study, level: str | None = None) -> Grids:
+    """(dataset, fusion) -> fused test accuracy, seeds x multimodal methods, NaN: none; all levels or one."""
     runs = study.frames.runs
     runs = runs[(runs["rule"] == "last") & (runs["split"] == "test") & (runs["output"] == "fused")]
     runs = runs[~is_unimodal(runs["name"])]
     found = {key: rows.pivot(index="seed", columns="name", values="accuracy") for key, rows in _blocks(runs)}
     order = list(study.cells[["dataset", "fusion"]].drop_duplicates().itertuples(index=False, name=None))
-    return {key: found[key] for key in order if key in found}
+    return {key: found[key] for key in order if key in found and level in (None, study.levels[key[0]])}
 
 
 def normalized(cells: Grids, reference: str = "joint") -> Grids:
@@ -43,15 +47,20 @@ def normalized(cells: Grids, reference: str = "joint") -> Grids:
     }
 
 
-def ranking(study: Study) -> pd.DataFrame:
+def ranking(study: Study, level: str | None = None) -> pd.DataFrame:
     """Every multimodal method with records, those in all cells first, best mean rank first.
+
+    Args:
+        study: the records.
+        level: evidence level of the cells; all cells if not given.
 
     Returns:
         A row for each: name, cells (number it has runs in), complete (whether these are all), rank (Interval:
         mean over its cells and seeds of its rank among the methods there), score (Interval:
-        interquartile mean of its runs' accuracies in percent of joint's mean), n (fewest seeds in a cell).
+        interquartile mean of its runs' accuracies in percent of joint's mean, cells weighing alike), n and
+        most (seeds of the cells with fewest and with most).
     """
-    cells = grids(study)
+    cells = grids(study, level)
     names = in_order(name for grid in cells.values() for name in grid.columns)
     rank, scores = _mean_ranks(cells, names), normalized(cells)
     rows = []
@@ -59,47 +68,67 @@ def ranking(study: Study) -> pd.DataFrame:
         counts = [int(grid[name].count()) for grid in cells.values() if name in grid.columns]
         runs = strata(scores, name)
         score = Interval(*_bootstrap(runs, _pooled_iqm), min(map(len, runs))) if runs else mean_interval([])
-        rows.append((name, len(counts), len(counts) == len(cells), rank[name], score, min(counts)))
-    out = pd.DataFrame(rows, columns=["name", "cells", "complete", "rank", "score", "n"]).astype(
-        {"complete": bool}
-    )
+        complete = len(counts) == len(cells)
+        rows.append((name, len(counts), complete, rank[name], score, min(counts), max(counts)))
+    columns = ["name", "cells", "complete", "rank", "score", "n", "most"]
+    out = pd.DataFrame(rows, columns=columns).astype({"complete": bool})
     place = [(not row.complete, row.rank.mean) for row in out.itertuples()]
     return out.iloc[sorted(range(len(out)), key=place.__getitem__)].reset_index(drop=True)
 
 
-def against(study: Study, first: str = "msam") -> pd.DataFrame:
+def against(study: Study, first: str = "msam", level: str | None = None) -> pd.DataFrame:
     """`first` against every other multimodal method over the cells where both have runs.
 
+    Args:
+        study: the records.
+        first: a method.
+        level: evidence level of the cells; all cells if not given.
+
     Returns:
-        A row for each: name, cells, n (seeds), difference (Interval: first - name, mean over cells, paired by
-        seed), probability (Interval: P(first > name), mean over cells), and higher, lower, apart, unknown (in
-        how many cells the interval of the difference says so).
+        A row for each: name, cells, n and most (seeds of the levels with fewest and with most), difference
+        (Interval: first - name, see `overall`), probability (Interval: P(first > name), mean over cells), and
+        higher, lower, apart, unknown (in how many cells the interval of the difference says so).
     """
-    cells = grids(study)
+    cells = grids(study, level)
     names = in_order(name for grid in cells.values() for name in grid.columns if first in grid.columns)
     rows = []
     for name in names:
         if name == first:
             continue
-        both = [grid[[first, name]] for grid in cells.values() if {first, name} <= set(grid.columns)]
-        found = Counter(verdict(paired_difference(grid[first], grid[name])) for grid in both)
-        difference = overall(grid[first] - grid[name] for grid in both)
-        row = {"name": name, "cells": len(both), "n": difference.n, "difference": difference}
-        row |= {"probability": _improvement(both, first, name)}
+        both = {key: grid[[first, name]] for key, grid in cells.items() if {first, name} <= set(grid.columns)}
+        found = Counter(verdict(paired_difference(grid[first], grid[name])) for grid in both.values())
+        apart = levels.grouped(study, [d for d, _ in both], [g[first] - g[name] for g in both.values()])
+        difference, most = overall(apart), max(len(_by_seed(part)) for part in apart.values())
+        row = {"name": name, "cells": len(both), "n": difference.n, "most": most, "difference": difference}
+        row |= {"probability": _improvement(list(both.values()), first, name)}
         rows.append(row | {word: found[word] for word in VERDICTS})
-    return pd.DataFrame(rows, columns=["name", "cells", "n", "difference", "probability", *VERDICTS])
+    columns = ["name", "cells", "n", "most", "difference", "probability", *VERDICTS]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def overall(differences: Iterable[pd.Series]) -> Interval:
-    """Mean over cells of a number by seed, with its interval over the seeds that all cells have."""
-    return mean_interval(pd.concat(list(differences), axis=1).mean(axis=1, skipna=False))
+def overall(differences: Mapping[str, list[pd.Series]]) -> Interval:
+    """Mean over cells of a number by seed.
+
+    Within a level it is averaged over the cells seed by seed, over the seeds that all of them have; levels
+    may have other seeds, and are combined as independent groups that weigh by their cells.
+
+    Args:
+        differences: level -> the numbers of each of its cells, indexed by seed.
+    """
+    cells = sum(map(len, differences.values()))
+    return combined_interval([(len(part) / cells, _by_seed(part)) for part in differences.values()])
+
+
+def _by_seed(differences: list[pd.Series]) -> np.ndarray:
+    return pd.concat(differences, axis=1).mean(axis=1, skipna=False).dropna().to_numpy()
 
 
 def profile(study: Study, names: Iterable[str], points: int = 121) -> pd.DataFrame:
     """Performance profiles: the fraction of a method's runs whose normalized accuracy is above a threshold.
 
     Returns:
-        A row for each method and threshold: name, x (threshold), mean (the fraction), low, high.
+        A row for each method and threshold: name, x (threshold), mean (the fraction, mean over cells), low,
+        high.
     """
     scores = normalized(grids(study))
     runs = {name: found for name in names if (found := strata(scores, name))}
@@ -109,7 +138,7 @@ def profile(study: Study, names: Iterable[str], points: int = 121) -> pd.DataFra
     thresholds = np.linspace(every.min() - 1, every.max() + 1, points)
 
     def fraction(samples: Iterable[np.ndarray]) -> np.ndarray:
-        return aggregate.performance_profile(np.concatenate(list(samples), axis=-1), thresholds)
+        return np.mean([aggregate.performance_profile(rows, thresholds) for rows in samples], axis=0)
 
     frames = []
     for name, found in runs.items():
@@ -124,34 +153,44 @@ def strata(cells: Grids, name: str) -> list[np.ndarray]:
     return [column for column in columns if len(column)]
 
 
+def parts(study: Study) -> dict[str, str | None]:
+    """The groups of cells that tables show: heading -> level; all together first where there are several."""
+    found = levels.grouped(study, [dataset for dataset, _ in grids(study)], grids(study))
+    every = {f"all: {', '.join(found)}": None} if len(found) > 1 else {}
+    return every | {level: level for level in found}
+
+
 def ranking_table(study: Study) -> Table:
     """Mean rank and interquartile mean of every method; those that lack cells in a part of their own."""
-    found = ranking(study)
-    count = len(grids(study))
-    blocks = [
-        (complete, Block(_ranking_rows(part, study.level), "" if complete else "Not in all cells"))
-        for complete, part in found.groupby("complete", sort=False)
+    found = {heading: ranking(study, level) for heading, level in parts(study).items()}
+    first = next(iter(found.values()), ranking(study))
+    rows = [
+        {("", "method"): label(row.name)} | _side_by_side(found, row.name, _ranking_texts)
+        for row in first.itertuples()
     ]
+    full = int(first["complete"].sum())
+    shown = [(rows[:full], ""), (rows[full:], "Not in all cells")]
+    blocks = tuple(Block(grouped(part), heading) for part, heading in shown if part)
     data = _numbers(found, {"rank": 1, "score": 1})
     note = (
-        f"Mean rank: by fused test accuracy among the methods, mean over seeds and {count} cells, 1 is best. "
+        "Mean rank: by fused test accuracy among the methods, mean over seeds and cells, 1 is best. "
         "Interquartile mean: the middle half of all runs, each in percent of joint training's mean in its "
-        "cell. n: seeds of the cell with fewest. A method that lacks cells is ranked only where it has runs, "
-        f"so its numbers are not comparable with the others'. {BOOTSTRAP}"
+        "cell; cells weigh alike, however many seeds they have. n: seeds of a cell. A method that lacks "
+        "cells is ranked only where it has runs, so its numbers are not comparable with the others'. "
+        f"{BOOTSTRAP}"
     )
-    shown = tuple(block for _, block in blocks)
-    return Table("Mean rank and interquartile mean", shown, data, note, footer(study), file="ranking")
+    return Table("Mean rank and interquartile mean", blocks, data, note, footer(study), file="ranking")
 
 
 def against_table(study: Study, first: str = "msam") -> Table:
     """`against` as a table: the mean difference in points, P(first > method), and counts of cells."""
-    found = against(study, first)
-    rows = [
-        {
-            "method": label(row.name),
-            "evidence": study.level,
-            f"{label(first)} minus method (points)": number(row.difference.scaled(100), 2, signed=True),
-            "n": row.n,
+    found = {heading: against(study, first, level) for heading, level in parts(study).items()}
+    every = next(iter(found.values()), against(study, first))
+
+    def texts(row: Any) -> dict[str, Any]:
+        return {
+            "difference (points)": number(row.difference.scaled(100), 2, signed=True),
+            "n": levels.span((row.n, row.most)),
             "reading": VERDICTS[verdict(row.difference)],
             f"P({label(first)} > method)": span(row.probability, 2),
             "cells": row.cells,
@@ -159,17 +198,20 @@ def against_table(study: Study, first: str = "msam") -> Table:
             "lower": row.lower,
             "not told apart": row.apart,
         }
-        for row in found.itertuples()
-    ]
+
+    rows = [{("", "method"): label(name)} | _side_by_side(found, name, texts) for name in every["name"]]
+    together = next(iter(found), "")
+    rows = [{k: v for k, v in row.items() if k[0] in ("", together) or k[1] not in COUNTS} for row in rows]
     note = (
-        "Fused test accuracy after the last epoch, mean over the cells in which both have runs, paired by "
-        "seed, ± half of the 95 % Student-t interval over n seeds. P: probability that a run of "
-        f"{label(first)} is better than one of the method in the same cell, ties count one half. Higher, "
-        f"lower: in how many cells. {UNCORRECTED} {BOOTSTRAP}"
+        f"{label(first)} minus the method in fused test accuracy after the last epoch, mean over the cells "
+        "in which both have runs, paired by seed, ± half of the 95 % Student-t interval over n seeds. Levels "
+        "together: each weighs by its cells, Welch's interval, because their numbers of seeds differ. "
+        f"P: probability that a run of {label(first)} is better than one of the method in the same cell, "
+        f"ties count one half. Higher, lower: in how many cells. {UNCORRECTED} {BOOTSTRAP}"
     )
     title = f"{label(first)} against every method"
     data = _numbers(found, {"difference": 100, "probability": 1})
-    return Table(title, (Block(pd.DataFrame(rows)),), data, note, footer(study), file="against")
+    return Table(title, (Block(grouped(rows)),), data, note, footer(study), file="against")
 
 
 def cells_table(study: Study, first: str = "msam") -> Table:
@@ -193,11 +235,11 @@ def cells_table(study: Study, first: str = "msam") -> Table:
                 where = {"dataset": dataset, "level": evidence[dataset], "fusion": fusion, "method": name}
                 data.append(where | spread("points", points))
         rows.append(row)
-    counts = {int(grid[first].count()) for grid in cells.values() if first in grid.columns}
-    seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)})) if counts else "no"
+    counts = {key: int(grid[first].count()) for key, grid in cells.items() if first in grid.columns}
+    seeds = levels.seeds(study, [dataset for dataset, _ in counts], counts.values())
     note = (
         f"{label(first)} minus the method in points of fused test accuracy, paired by seed, ± half of the "
-        f"95 % interval over {seeds} seeds. Bold: the interval excludes zero. {UNCORRECTED}"
+        f"95 % interval over seeds: {seeds}. Bold: the interval excludes zero. {UNCORRECTED}"
     )
     title = f"{label(first)} minus every method, cell by cell"
     blocks = (Block(grouped(rows), strong=frozenset(strong)),)
@@ -205,13 +247,23 @@ def cells_table(study: Study, first: str = "msam") -> Table:
 
 
 def rank_sentence(study: Study, name: str = "msam") -> str:
-    """The mean rank of a method among those in all cells, and which one ranks best."""
-    found = ranking(study)
+    """The mean rank of a method among those in all cells, and which one ranks best; then level by level."""
+    texts = [_place(ranking(study, level), at, name) for level, at in _places(study)]
+    return " ".join(texts) or NO_RECORDS
+
+
+def _places(study: Study) -> list[tuple[str | None, str]]:
+    """The level of each of `parts`, and how a sentence says it: not where there is only one."""
+    found = parts(study).values()
+    return [(level, f" at the level {level}" if level and len(found) > 1 else "") for level in found]
+
+
+def _place(found: pd.DataFrame, at: str, name: str) -> str:
     found = found[found["complete"]].reset_index(drop=True)
     if found.empty:
-        return NO_RECORDS
+        return f"No method has runs in all cells{at}."
     best = found.iloc[0]
-    where = f"Among the {len(found)} methods in all {best['cells']} cells"
+    where = f"Among the {len(found)} methods in all cells{at} ({best['cells']})"
     lead = f"{label(best['name'])} has the best mean rank, {span(best['rank'], 1)}"
     if name not in set(found["name"]):
         return f"{where}, {lead}; {label(name)} has no runs in some of them."
@@ -225,10 +277,12 @@ def rank_sentence(study: Study, name: str = "msam") -> str:
 
 def against_sentence(study: Study, first: str = "msam") -> str:
     """Than how many methods `first` is higher in the mean over cells, and than which it is lower."""
-    found = against(study, first)
-    if found.empty:
-        return f"There are no records of {label(first)} beside another method yet."
-    return f"In the mean over cells, {label(first)} {readings(found, 'difference')}."
+    texts = [
+        f"In the mean over cells{at}, {label(first)} {readings(found, 'difference')}."
+        for level, at in _places(study)
+        if len(found := against(study, first, level))
+    ]
+    return " ".join(texts) or f"There are no records of {label(first)} beside another method yet."
 
 
 def readings(found: pd.DataFrame, column: str) -> str:
@@ -275,7 +329,7 @@ def _mean_ranks(cells: Grids, names: list[str]) -> dict[str, Interval]:
 
 
 def _pooled_iqm(samples: Iterable[np.ndarray]) -> np.ndarray:
-    return aggregate.iqm(np.concatenate(list(samples), axis=-1))
+    return aggregate.iqm(aggregate.pooled(list(samples)))
 
 
 def _improvement(both: list[pd.DataFrame], first: str, second: str) -> Interval:
@@ -300,25 +354,36 @@ def _bootstrap(runs: list[np.ndarray], statistic) -> tuple[float, float, float]:
     return float(estimate), float(low), float(high)
 
 
-def _ranking_rows(part: pd.DataFrame, level: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "method": label(row.name),
-            "evidence": level,
-            "mean rank": span(row.rank, 1),
-            "interquartile mean (% of joint)": span(row.score, 1),
-            "cells": row.cells,
-            "n": row.n,
-        }
-        for row in part.itertuples()
-    )
-
-
-def _numbers(found: pd.DataFrame, columns: dict[str, float]) -> pd.DataFrame:
-    """The frame with each column of intervals, times a factor, as three columns of numbers."""
-    out = found.drop(columns=list(columns))
-    for name, factor in columns.items():
-        intervals = [interval.scaled(factor) for interval in found[name]]
-        for part, suffix in (("mean", ""), ("low", "_low"), ("high", "_high")):
-            out[name + suffix] = [getattr(interval, part) for interval in intervals]
+def _side_by_side(
+    found: Mapping[str, pd.DataFrame], name: str, texts: Callable[[Any], dict[str, Any]]
+) -> dict[tuple[str, str], Any]:
+    """A method's texts in every group of cells, dashes where it has no runs."""
+    out: dict[tuple[str, str], Any] = {}
+    for heading, part in found.items():
+        rows = {row.name: texts(row) for row in part.itertuples()}
+        absent = dict.fromkeys(next(iter(rows.values()), {}), DASH)
+        out |= {(heading, key): text for key, text in rows.get(name, absent).items()}
     return out
+
+
+def _ranking_texts(row: Any) -> dict[str, Any]:
+    return {
+        "mean rank": span(row.rank, 1),
+        "interquartile mean (% of joint)": span(row.score, 1),
+        "cells": row.cells,
+        "n": levels.span((row.n, row.most)),
+    }
+
+
+def _numbers(found: Mapping[str, pd.DataFrame], columns: Mapping[str, float]) -> pd.DataFrame:
+    """The frames of all groups of cells, each column of intervals, times a factor, as three of numbers."""
+    frames = []
+    for heading, part in found.items():
+        out = part.drop(columns=list(columns))
+        out.insert(0, "evidence", heading)
+        for name, factor in columns.items():
+            intervals = [interval.scaled(factor) for interval in part[name]]
+            for end, suffix in (("mean", ""), ("low", "_low"), ("high", "_high")):
+                out[name + suffix] = [getattr(interval, end) for interval in intervals]
+        frames.append(out)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -6,12 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from msam.analysis import levels, profiles
 from msam.analysis.names import in_order, label
-from msam.analysis.provenance import footer, listed
-from msam.analysis.sources import Study, evidence, record_json
+from msam.analysis.provenance import footer, listed, remake
+from msam.analysis.sources import Study, evidence, record_json, sorted_cells
 from msam.analysis.table import DASH, Block, Table
 
 METHODS = "methods"  # of the search space: the ranges of single methods
+EVERY = "every method"
 
 
 def datasets_table(study: Study) -> Table:
@@ -94,6 +96,7 @@ def common_settings(study: Study) -> Table:
                 "momentum": _number(optimizer.get("momentum")),
                 "weight decay": _number(optimizer.get("weight_decay")),
                 "schedule": _schedule(optimizer),
+                "encoders": config.get("size", "small"),
                 "width of features": config.get("width", DASH),
                 "threads": config.get("threads", DASH),
             }
@@ -104,13 +107,14 @@ def common_settings(study: Study) -> Table:
 
 def space_table(study: Study) -> Table:
     """From which ranges the search drew, for every method and for those with parameters of their own."""
-    space = _space(study)
-    ranges = [("every method", name, bounds) for name, bounds in space.items() if name != METHODS]
-    for method in in_order(space.get(METHODS, {})):
-        ranges += [(label(method), name, bounds) for name, bounds in space[METHODS][method].items()]
+    found: dict[tuple[str, ...], list[str]] = {}
+    for profile, search in study.searches.items():
+        for method, name, (low, high) in _ranges(search["space"]):
+            found.setdefault((method, name, f"{low:g}", f"{high:g}"), []).append(_level(study, profile))
+    order = [EVERY, *map(label, in_order(_searched(study)))]
     rows = [
-        {"method": method, "evidence": study.level, "parameter": name, "from": f"{low:g}", "to": f"{high:g}"}
-        for method, name, (low, high) in ranges
+        {"method": method, "evidence": ", ".join(mine), "parameter": name, "from": low, "to": high}
+        for (method, name, low, high), mine in sorted(found.items(), key=lambda item: order.index(item[0][0]))
     ]
     note = "A range of a method's own replaces that of every method. Rho: only methods that have a radius."
     return _table("Space of the search", rows, note, search_footer(study), "space")
@@ -118,7 +122,7 @@ def space_table(study: Study) -> Table:
 
 def chosen_table(study: Study) -> Table:
     """The hyper-parameters the search chose."""
-    chosen = (study.search or {}).get("chosen", [])
+    chosen = [row for search in study.searches.values() for row in search["chosen"]]
     rows = [
         {
             "dataset": row["dataset"],
@@ -134,42 +138,57 @@ def chosen_table(study: Study) -> Table:
     return _table("Chosen hyper-parameters", rows, search_sentence(study), search_footer(study), "chosen")
 
 
+def trials(study: Study) -> pd.DataFrame:
+    """Every trial of the searches, in the order of the pages; empty where there was no search."""
+    found = pd.DataFrame([row for search in study.searches.values() for row in search["trials"]])
+    return found if found.empty else sorted_cells(found, study.homes)
+
+
 def search_table(study: Study) -> Table:
     """Every trial of the search with what it reached on the validation split."""
-    trials = pd.DataFrame((study.search or {}).get("trials", []))
-    rows = []
-    if not trials.empty:
-        order = {name: i for i, name in enumerate(in_order(trials["name"]))}
-        trials = trials.assign(late=trials["fusion"] != "late", order=trials["name"].map(order))
-        trials = trials.sort_values(["dataset", "late", "order", "trial"])
-        rows = [
-            {
-                "dataset": row.dataset,
-                "evidence": evidence(study, row.dataset),
-                "fusion": row.fusion,
-                "method": label(row.name),
-                "trial": row.trial,
-                "learning rate": _number(row.lr),
-                "rho": _number(row.rho),
-                "own parameters": _options(getattr(row, "options", None)),
-                "validation accuracy (%)": _number(_percent(row.validation_accuracy), 1),
-                "validation loss": _number(row.validation_loss, 3),
-                "state": row.state,
-            }
-            for row in trials.itertuples()
-        ]
+    rows = [
+        {
+            "dataset": row.dataset,
+            "evidence": evidence(study, row.dataset),
+            "fusion": row.fusion,
+            "method": label(row.name),
+            "trial": row.trial,
+            "learning rate": _number(row.lr),
+            "rho": _number(row.rho),
+            "own parameters": _options(getattr(row, "options", None)),
+            "validation accuracy (%)": _number(_percent(row.validation_accuracy), 1),
+            "validation loss": _number(row.validation_loss, 3),
+            "state": row.state,
+        }
+        for row in trials(study).itertuples()
+    ]
     note = "The test split was not looked at."
     return _table("Trials of the search", rows, note, search_footer(study), "search")
 
 
 def search_sentence(study: Study) -> str:
-    """Budget and space of the search in a sentence, or that there was none."""
-    if not study.search:
+    """Budget and space of the search in a sentence, once for all profiles that have the same."""
+    if not study.searches:
         return "No search is recorded beside these records."
-    search = study.search
+    found: dict[str, list[str]] = {}
+    for profile, search in study.searches.items():
+        found.setdefault(_search_text(search), []).append(_level(study, profile))
+    if len(found) == 1:
+        return next(iter(found))
+    return " ".join(f"{', '.join(mine)}: {text}" for text, mine in found.items())
+
+
+def _level(study: Study, profile: str) -> str:
+    """The evidence levels of a profile's datasets, joined."""
+    return ", ".join(
+        dict.fromkeys(study.levels[name] for name, home in study.homes.items() if home == profile)
+    )
+
+
+def _search_text(search: dict[str, Any]) -> str:
     shared = {name: bounds for name, bounds in search["space"].items() if name != METHODS}
     ranges = ", ".join(f"{name} from {low:g} to {high:g}" for name, (low, high) in shared.items())
-    own = listed([label(name) for name in in_order(_space(study).get(METHODS, {}))], most=99)
+    own = listed([label(name) for name in in_order(search["space"].get(METHODS, {}))], most=99)
     return (
         f"Every method had the same {search['budget']} trials, drawn log-uniformly ({ranges}"
         f"{f'; with ranges of their own: {own}' if own else ''}) and run with seed {search['seed']} on data "
@@ -182,16 +201,28 @@ def setup_sentence(study: Study) -> str:
     trained = _trained(study)
     if trained.empty:
         return "There are no records yet, so no settings can be shown."
-    seeds = sorted(set(trained["n_seeds"].astype(int)))
     return (
-        f"{len(trained)} cells were trained on {trained['dataset'].nunique()} datasets at the evidence level "
-        f"{study.level}, with {_range(seeds)} seeds each and the same splits for every method."
+        f"{len(trained)} cells were trained on {trained['dataset'].nunique()} datasets (evidence: "
+        f"{study.level}; seeds: {seeds(study)}), with the same splits for every method."
     )
 
 
-def _space(study: Study) -> dict[str, Any]:
-    """Ranges by parameter; under `METHODS` those of single methods, by method and parameter."""
-    return (study.search or {}).get("space", {})
+def seeds(study: Study) -> str:
+    """Numbers of seeds of the cells that were trained, by level where levels differ."""
+    trained = _trained(study)
+    return levels.seeds(study, trained["dataset"], trained["n_seeds"].astype(int))
+
+
+def _searched(study: Study) -> set[str]:
+    """The methods with ranges of their own."""
+    return {name for search in study.searches.values() for name in search["space"].get(METHODS, {})}
+
+
+def _ranges(space: dict[str, Any]) -> list[tuple[str, str, list[float]]]:
+    """Method, parameter and range; the space has those of single methods under `METHODS`."""
+    shared = [(EVERY, name, bounds) for name, bounds in space.items() if name != METHODS]
+    own = space.get(METHODS, {})
+    return shared + [(label(method), name, bounds) for method in own for name, bounds in own[method].items()]
 
 
 def _options(options: Any) -> str:
@@ -205,10 +236,8 @@ def _options(options: Any) -> str:
 
 
 def _trained(study: Study) -> pd.DataFrame:
-    order = {name: i for i, name in enumerate(in_order(study.frames.cells["name"]))}
-    cells = study.frames.cells[study.frames.cells["state"] == "done"]
-    cells = cells.assign(order=cells["name"].map(order), late=cells["fusion"] != "late")
-    return cells.sort_values(["dataset", "late", "order"])
+    cells = study.frames.cells
+    return sorted_cells(cells[cells["state"] == "done"], study.homes)
 
 
 def _table(title: str, rows: list[dict], note: str, source: str, file: str) -> Table:
@@ -218,17 +247,18 @@ def _table(title: str, rows: list[dict], note: str, source: str, file: str) -> T
 
 def data_footer(study: Study) -> str:
     """Where what is said about the data comes from."""
+    homes = list(dict.fromkeys(study.homes[dataset] for dataset in study.descriptions))
+    places = " and ".join(f"{profiles.label(study.root)}/{profile}/data" for profile in homes)
     n = len(study.descriptions)
-    label = study.label.rsplit("/", 1)[0]
-    return f"Made from {n} data descriptions under {label}/data; remake: `make reproduce`."
+    return f"Made from {n} data descriptions{places and f' under {places}'}; {remake('reproduce', homes)}."
 
 
 def search_footer(study: Study) -> str:
     """Where the trials are and how to remake them, "" where there is no search."""
-    if not study.search:
+    if not study.searches:
         return ""
-    label = study.label.rsplit("/", 1)[0]
-    return f"Made from {label}/search.json; remake: `make search`."
+    places = [f"{profiles.label(study.root)}/{profile}/search.json" for profile in study.searches]
+    return f"Made from {' and '.join(places)}; {remake('search', study.searches)}."
 
 
 def _shape(kind: dict[str, Any]) -> str:

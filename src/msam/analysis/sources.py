@@ -1,15 +1,17 @@
-"""Reads everything a page is made from: records, data descriptions, the search, the step costs."""
+"""Reads everything a page is made from: records, data descriptions, the searches, the step costs."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from msam.analysis import profiles
 from msam.analysis.metrics import CELL
 from msam.analysis.names import in_order
 
@@ -24,79 +26,102 @@ OLDER = " (numbers are of an older record)"
 
 @dataclass(frozen=True)
 class Study:
-    """The records of one study with what was written beside them.
+    """The records of one study in several profiles, with what was written beside them.
 
     Attributes:
-        folder: the study's folder, for instance results/embedded/main.
-        frames: tidy frames of `msam.records.load`.
-        descriptions: dataset name -> data description record.
-        search: the hyper-parameter search, None where there is none.
+        root: the folder of the profiles, for instance results.
+        name: the study, a folder of each profile, for instance main.
+        homes: dataset -> the profile it was run in, in the order of the pages. A dataset of a second
+            profile has that profile behind its name, "av_mnist (paper)", here and everywhere else.
+        frames: tidy frames of `msam.records.load`, of all profiles; paths are those under `root`.
+        descriptions: dataset -> data description record.
+        searches: profile -> its hyper-parameter search, where there was one.
         costs: the measured step costs ("rows" and "environment"), None where there are none.
     """
 
-    folder: Path
+    root: Path
+    name: str
+    homes: dict[str, str]
     frames: Frames
     descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    search: dict[str, Any] | None = None
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
     costs: dict[str, Any] | None = None
 
-    @property
-    def profile(self) -> str:
-        """Name of the profile the study ran under, for instance embedded."""
-        return self.folder.parent.name
+    @cached_property
+    def levels(self) -> dict[str, str]:
+        """Dataset -> evidence level: embedded, compact or paper; its profile where no description says it."""
+        return {
+            dataset: self.descriptions.get(dataset, {}).get("level") or profile
+            for dataset, profile in self.homes.items()
+        }
 
     @property
     def level(self) -> str:
-        """Evidence level of the data: embedded, compact or paper; several are joined."""
-        levels = dict.fromkeys(data["level"] for data in self.descriptions.values())
-        return ", ".join(levels) or self.profile
+        """Evidence levels of the datasets, joined: "embedded, compact"."""
+        levels = self.levels
+        return ", ".join(dict.fromkeys(levels[dataset] for dataset in self.datasets))
 
     @property
-    def label(self) -> str:
-        """The study's folder from results/ on, as people write it; never a path of one machine."""
-        parts = self.folder.parts
-        start = max((i for i, part in enumerate(parts) if part == "results"), default=len(parts) - 2)
-        return "/".join(parts[max(start, 0) :])
+    def profiles(self) -> list[str]:
+        """The profiles that have cells in this study, in the order of the pages."""
+        return list(dict.fromkeys(self.homes[dataset] for dataset in self.datasets))
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         """Every cell the tables show, one row each: dataset, fusion, name, state, reason, text, evidence.
 
-        These are the cells of the study file and all that have a record; a cell that nobody ran has the state
-        "missing". `text` says what is to be known about a cell's state, for instance "done", "failed: out of
-        memory" or "diverged 1/5 seeds".
+        These are the cells of the study files and all that have a record; a cell that nobody ran has the
+        state "missing". `text` says what is to be known about a cell's state, for instance "done", "failed:
+        out of memory" or "diverged 1/5 seeds".
         """
         return _expected_cells(self)
 
     @property
     def datasets(self) -> list[str]:
-        """Datasets of the cells, in alphabetical order."""
-        return sorted(self.cells["dataset"].unique())
+        """Datasets of the cells, in the order of the pages: by profile, then by name."""
+        return list(dict.fromkeys(self.cells["dataset"]))
 
 
-def read(results: str | Path, study: str = "main") -> Study:
-    """Read the records, descriptions, search and costs of `<results>/<study>`; what is absent stays empty."""
+def read(results: str | Path, study: str = "main", only: Iterable[str] | None = None) -> Study:
+    """Read the records, descriptions, searches and costs under `results`; what is absent stays empty.
+
+    Args:
+        results: the folder of the profiles.
+        study: the study to read of each.
+        only: the profiles to read; all that pages show (`profiles.shown`) if not given.
+    """
     from msam.records import load
 
-    results = Path(results).resolve()
-    descriptions = {path.stem: _json(path) for path in sorted((results / "data").glob("*.json"))}
-    nearby = [folder / "benchmarks" / "step_cost.json" for folder in list(results.parents)[:2]]
-    costs = next((path for path in nearby if path.is_file()), None)
-    search = results / "search.json"
+    root = Path(results).resolve()
+    names: dict[tuple[str, str], str] = {}
+    descriptions: dict[str, dict[str, Any]] = {}
+    searches: dict[str, dict[str, Any]] = {}
+    parts = [load(root / "none")]
+    for profile in profiles.shown(root) if only is None else only:
+        folder = root / profile
+        taken = set(names.values())
+        mine = {name: f"{name} ({profile})" if name in taken else name for name in _dataset_names(folder)}
+        names |= {(profile, name): text for name, text in mine.items()}
+        parts.append(_placed(load(folder / study), f"{profile}/{study}", mine))
+        descriptions |= {mine[path.stem]: _json(path) for path in sorted((folder / "data").glob("*.json"))}
+        if (folder / "search.json").is_file():
+            searches[profile] = _renamed(_json(folder / "search.json"), mine)
+    costs = [folder / "benchmarks" / "step_cost.json" for folder in (root, root.parent)]
     return Study(
-        folder=results / study,
-        frames=load(results / study),
+        root=root,
+        name=study,
+        homes={text: profile for (profile, _), text in names.items()},
+        frames=_joined(parts),
         descriptions=descriptions,
-        search=_json(search) if search.is_file() else None,
-        costs=_json(costs) if costs else None,
+        searches=searches,
+        costs=next((_json(path) for path in costs if path.is_file()), None),
     )
 
 
 def evidence(study: Study, dataset: str) -> str:
     """Evidence level of a dataset as each row says it, for instance "embedded (miniature of AV-MNIST)"."""
-    description = study.descriptions.get(dataset, {})
-    level = description.get("level") or study.profile
-    stands_for = description.get("stands_for")
+    level = study.levels.get(dataset, "")
+    stands_for = study.descriptions.get(dataset, {}).get("stands_for")
     return f"{level} ({RELATIONS.get(level, '{}').format(stands_for)})" if stands_for else level
 
 
@@ -110,13 +135,73 @@ def modalities(study: Study, dataset: str) -> list[str]:
     return sorted(output for output in found if output != "fused")
 
 
+def sorted_cells(cells: pd.DataFrame, datasets: Iterable[str]) -> pd.DataFrame:
+    """Rows by dataset in this order, late fusion first, methods in reading order."""
+    places = {name: i for i, name in enumerate(dict.fromkeys(datasets))}
+    order = {name: i for i, name in enumerate(in_order(cells["name"]))}
+    ranks = cells.assign(
+        place=cells["dataset"].map(places), late=cells["fusion"] != "late", order=cells["name"].map(order)
+    )
+    keys = ["place", "late", "fusion", "order"]
+    return ranks.sort_values(keys, kind="stable").drop(columns=["place", "late", "order"])
+
+
+def record_json(study: Study, path: str | Path) -> dict[str, Any]:
+    """The JSON of one record, `path` as in the frame `cells`; empty where it cannot be read."""
+    file = study.root / path
+    return _json(file) if file.is_file() else {}
+
+
+def _dataset_names(profile: Path) -> list[str]:
+    """Datasets of a profile in alphabetical order: described, with records, or listed in its study file."""
+    found = {path.stem for path in profile.glob("data/*.json")}
+    found |= {path.parts[-3] for path in profile.glob("*/*/*/*.json")}
+    for study in _study_file(profile.name).values():
+        found |= {name.rpartition(".")[2] for name in study["datasets"]}
+    return sorted(found)
+
+
+def _study_file(profile: str) -> dict[str, Any]:
+    """The studies that the package's file of a profile lists; none where there is no such file."""
+    from msam import studies
+
+    return studies.load(profile)["studies"] if profile in studies.names() else {}
+
+
+def _placed(frames: Frames, place: str, names: dict[str, str]) -> Frames:
+    """Frames of one profile with the names its datasets have among several, and paths from the root on."""
+    named = {
+        part.name: (frame := getattr(frames, part.name)).assign(dataset=frame["dataset"].map(names))
+        for part in fields(frames)
+    }
+    cells = named["cells"]
+    return type(frames)(**named | {"cells": cells.assign(path=f"{place}/" + cells["path"])})
+
+
+def _joined(parts: list[Frames]) -> Frames:
+    """The rows of all parts; the first part may be empty."""
+    joined = {}
+    for part in fields(parts[0]):
+        every = [getattr(frames, part.name) for frames in parts]
+        joined[part.name] = pd.concat([rows for rows in every if len(rows)] or every[:1], ignore_index=True)
+    return type(parts[0])(**joined)
+
+
+def _renamed(search: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """A search with the names its datasets have among several profiles."""
+    return search | {
+        part: [row | {"dataset": names[row["dataset"].rpartition(".")[2]]} for row in search[part]]
+        for part in ("trials", "chosen")
+    }
+
+
 def _expected_cells(study: Study) -> pd.DataFrame:
     cells = study.frames.cells
     found = cells.assign(failed=cells["state"] == "failed").sort_values("failed", kind="stable")
     older = found[found.duplicated(CELL, keep="last")].set_index(CELL).index
     found = found.drop_duplicates(CELL, keep="last")[[*CELL, "state", "reason"]]
     out = pd.DataFrame([*_planned(study), *found[CELL].itertuples(index=False, name=None)], columns=CELL)
-    out = sorted_cells(out.drop_duplicates()).merge(found, on=CELL, how="left")
+    out = sorted_cells(out.drop_duplicates(), study.homes).merge(found, on=CELL, how="left")
     out["state"] = out["state"].fillna("missing")
     out["reason"] = out["reason"].fillna("")
     seeds = study.frames.seeds
@@ -132,35 +217,17 @@ def _expected_cells(study: Study) -> pd.DataFrame:
 
 
 def _planned(study: Study) -> list[tuple[str, str, str]]:
-    """The cells that the study file lists, where the package has one for the profile."""
+    """The cells that the study files list, where the package has one for the profile."""
     from msam import studies
 
-    if study.profile not in studies.names():
-        return []
-    profile = studies.load(study.profile)
-    if study.folder.name not in profile["studies"]:
-        return []
-    titles = [cell.title.split("/") for cell in studies.cells(profile, study.folder.name)]
-    return [(dataset, fusion, name) for dataset, fusion, name in titles]
-
-
-def sorted_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells by dataset, late fusion first, methods in reading order."""
-    order = {name: i for i, name in enumerate(in_order(cells["name"]))}
-    ranks = cells.assign(late=cells["fusion"] != "late", order=cells["name"].map(order))
-    return ranks.sort_values(["dataset", "late", "fusion", "order"]).drop(columns=["late", "order"])
-
-
-def record_json(study: Study, path: str | Path) -> dict[str, Any]:
-    """The JSON of one record, `path` as in the frame `cells`; empty where it cannot be read."""
-    file = record_path(study, path)
-    return _json(file) if file.is_file() else {}
-
-
-def record_path(study: Study, path: str | Path) -> Path:
-    """Where a record of the frame `cells` lies."""
-    path = Path(path)
-    return path if path.is_absolute() or path.is_file() else study.folder / path
+    rows = []
+    for profile in dict.fromkeys(study.homes.values()):
+        if study.name in _study_file(profile):
+            for cell in studies.cells(studies.load(profile), study.name):
+                dataset, fusion, name = cell.title.split("/")
+                placed = f"{dataset} ({profile})"
+                rows.append((placed if placed in study.homes else dataset, fusion, name))
+    return rows
 
 
 def _state(state: str, reason: str, diverged: int, n: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,7 @@ class Interval:
         return self.exists and self.low <= value <= self.high
 
 
-def t_quantile(n: int | np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+def t_quantile(n: float | np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
     """Two-sided Student-t quantile for `n` observations (NaN for n < 2)."""
     from scipy.special import stdtrit
 
@@ -58,6 +58,28 @@ def mean_interval(values: Iterable[float], confidence: float = CONFIDENCE) -> In
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1)
     half = float(t_quantile(n, confidence)) * float(data.std(ddof=1)) / np.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def combined_interval(groups: Sequence[tuple[float, np.ndarray]], confidence: float = CONFIDENCE) -> Interval:
+    """Weighted sum of the means of independent groups, with the interval of Welch (1947) and Satterthwaite.
+
+    Args:
+        groups: weight and values (one a seed, no NaN) of each; one group of weight 1 gives `mean_interval`.
+        confidence: of the interval.
+
+    Returns:
+        The sum; n is that of the smallest group. No interval where a group has fewer than two values.
+    """
+    n = min(len(values) for _, values in groups)
+    mean = float(sum(weight * values.mean() for weight, values in groups)) if n else np.nan
+    if n < 2:
+        return Interval(mean, np.nan, np.nan, n)
+    variances = np.array([weight**2 * values.var(ddof=1) / len(values) for weight, values in groups])
+    freedoms = np.array([len(values) - 1 for _, values in groups])
+    total = variances.sum()
+    freedom = total**2 / (variances**2 / freedoms).sum() if total else 1.0
+    half = float(t_quantile(freedom + 1, confidence) * np.sqrt(total))
     return Interval(mean, mean - half, mean + half, n)
 
 

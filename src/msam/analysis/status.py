@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from pathlib import Path
 
 import pandas as pd
 
+from msam.analysis import levels, profiles
 from msam.analysis.metrics import CELL
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, record_json, record_path
+from msam.analysis.sources import Study, record_json
 from msam.analysis.table import DASH, Block, Html, Table
 
 
@@ -98,8 +100,8 @@ def status_sentence(study: Study) -> str:
     parts += [f"{diverged} seed{'' if diverged == 1 else 's'} diverged"] if diverged else []
     minutes = study.frames.cells["seconds"].sum() / 60
     rest = f" ({', '.join(parts)})" if parts else ""
-    done = f"{counts.get('done', 0)} of {len(study.cells)} cells are done{rest}"
-    return f"{done}; training took {minutes:.0f} minutes."
+    done = levels.share(study, study.cells["dataset"], study.cells["state"] == "done")
+    return f"{done} are done{rest}; training took {minutes:.0f} minutes."
 
 
 def _failure(row, state: str, reason: str, seed: str) -> dict[str, str]:
@@ -133,12 +135,10 @@ def _levels(study: Study, datasets: Iterable[str]) -> str:
 
 
 def _link(study: Study, record: pd.Series | None) -> Html | str:
-    if record is None or not record["path"]:
+    if record is None:
         return DASH
-    path = record_path(study, record["path"])
-    inside = path.relative_to(study.folder) if path.is_relative_to(study.folder) else path.name
-    target = f"records/{study.label.removeprefix('results/')}/{inside}"
-    return Html(f'<a href="{escape(target)}">{escape(path.name)}</a>')
+    target = f"{profiles.link(study.root)}/{record['path']}"
+    return Html(f'<a href="{escape(target)}">{escape(Path(target).name)}</a>')
 
 
 def _commit(record: pd.Series) -> str:

@@ -1,4 +1,4 @@
-"""The paper's own numbers, and what depends on our definitions."""
+"""What depends on our definitions: the epoch that is tested, the accuracy of a modality."""
 
 from __future__ import annotations
 
@@ -6,41 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from msam.analysis import paper
 from msam.analysis.accuracy import NUMBERS, detail_table
 from msam.analysis.metrics import by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import Interval, mean_interval, paired_difference
-from msam.analysis.table import DASH, Block, Table, grouped, number, percent
+from msam.analysis.table import Block, Table, number, percent
 
 RULES = {"last": "last epoch", "best_validation": "best validation epoch", "best_test": "best test epoch"}
-NOT_RUN = "not run"
-
-
-def paper_table(study: Study, fusion: str) -> Table:
-    """The paper's table in the paper's layout, with a column for us beside each of its datasets."""
-    reported = paper.reported().query("fusion == @fusion")
-    rows = []
-    for method in reported["method"].unique():
-        mine = reported[reported["method"] == method].set_index(["dataset", "output"])["accuracy"]
-        row = {("", "method"): method}
-        for dataset, outputs in paper.OUTPUTS.items():
-            for output in outputs:
-                value = mine.get((dataset, output))
-                row[f"{dataset}: reported by the paper", output] = DASH if value is None else f"{value:.2f}"
-            row[dataset, "ours"] = NOT_RUN
-        rows.append(row)
-    heading = "Accuracy in percent as the paper prints it: one number each, no interval."
-    title = f"Table {NUMBERS[fusion]}, the paper's data: {fusion} fusion"
-    note = (
-        f"Ours, not run: this dataset is not available at the level {study.level}. Our stand-ins are in the "
-        "table of our data, never here."
-    )
-    source = "Made from src/msam/analysis/paper.csv."
-    block = Block(grouped(rows), heading)
-    return Table(title, (block,), reported, note, source, file=f"paper_{fusion}")
 
 
 def rules_table(study: Study) -> Table:
@@ -84,14 +58,17 @@ def rules_sentence(study: Study) -> str:
 def heads_table(study: Study) -> Table:
     """Late fusion: accuracy of each modality's Shapley response beside that of its own linear head."""
     runs = study.frames.runs
+    names = sorted({name for dataset in study.datasets for name in modalities(study, dataset)})
+    responses = {name: by_seed(runs, name) for name in names}
+    heads = {name: by_seed(runs, name, value="head_accuracy") for name in names}
+    empty = pd.Series(dtype=float)
     rows, data = [], []
     for cell in study.cells.itertuples():
         if cell.fusion != "late" or cell.name.startswith("unimodal"):
             continue
         for modality in modalities(study, cell.dataset):
             key = (cell.dataset, cell.fusion, cell.name)
-            response = by_seed(runs, modality).get(key, pd.Series(dtype=float))
-            head = by_seed(runs, modality, value="head_accuracy").get(key, pd.Series(dtype=float))
+            response, head = responses[modality].get(key, empty), heads[modality].get(key, empty)
             difference = paired_difference(response, head)
             rows.append(
                 _lead(cell)

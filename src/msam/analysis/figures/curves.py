@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import LEGEND_COLUMNS, band, empty, finish, legend, panels, picture
+from msam.analysis.figures.draw import LEGEND_COLUMNS, band, empty, finish, legend, panels, picture, strip
 from msam.analysis.metrics import CELL, epoch_gaps, is_unimodal
 from msam.analysis.names import SHOWN, color, dashes, in_order, label, shown
 from msam.analysis.sources import Study, modalities
@@ -56,8 +56,8 @@ def gap_curves(study: Study, output: str = "fused", methods: Iterable[str] = SHO
 
 def dataset_curves(study: Study, rows: pd.DataFrame, value: str, text: str, **more: Any) -> Figure:
     """A row of panels for each dataset."""
-    select = {dataset: rows[rows["dataset"] == dataset] for dataset in study.datasets}
-    return _curves(study, [(dataset, dataset) for dataset in study.datasets], select, value, text, **more)
+    select = {(dataset, dataset): rows[rows["dataset"] == dataset] for dataset in study.datasets}
+    return _curves(study, select, value, text, **more)
 
 
 def summary(rows: pd.DataFrame, by: list[str], value: str, x: str = "epoch") -> pd.DataFrame:
@@ -76,34 +76,32 @@ def _of(epochs: pd.DataFrame, methods: Iterable[str]) -> pd.DataFrame:
 
 def _output_curves(study: Study, frame: pd.DataFrame, value: str, output: str, text: str) -> Figure:
     """Curves of the fused output (a row for each dataset) or of every modality (a row for each of them)."""
-    rows, select = [], {}
+    select = {}
     for dataset in study.datasets:
         for name in ["fused"] if output == "fused" else modalities(study, dataset):
             part = frame[(frame["dataset"] == dataset) & (frame["output"] == name)]
-            key = (dataset, name)
-            rows.append((key, dataset if output == "fused" else f"{dataset}: {name}"))
-            select[key] = part[~is_unimodal(part["name"]) | (part["name"] == f"unimodal+{name}")]
-    return _curves(study, rows, select, value, text)
+            title = dataset if output == "fused" else f"{dataset}: {name}"
+            select[dataset, title] = part[~is_unimodal(part["name"]) | (part["name"] == f"unimodal+{name}")]
+    return _curves(study, select, value, text)
 
 
 def _curves(
     study: Study,
-    rows: list[tuple[Any, str]],
-    select: dict[Any, pd.DataFrame],
+    select: dict[tuple[str, str], pd.DataFrame],
     value: str,
     text: str,
     x: str = "epoch",
     x_text: str = "epoch",
     from_zero: bool = False,
 ) -> Figure:
-    """A grid of curves: a row for each of `rows`, a column for each fusion, a line for each method."""
+    """A grid of curves: a row for each (dataset, title), a column for each fusion, a line for each method."""
     if not any(len(frame) for frame in select.values()):
         return empty("no records yet")
     fusions = list(dict.fromkeys(study.cells["fusion"]))
     entries = {_shared_label(name) for frame in select.values() for name in frame["name"]}
-    figure, grid = panels(len(rows), len(fusions), legend_lines=ceil(len(entries) / LEGEND_COLUMNS))
-    for line, (key, title) in enumerate(rows):
-        found = summary(select[key], ["fusion", "name"], value, x)
+    figure, grid = panels(len(select), len(fusions), legend_lines=ceil(len(entries) / LEGEND_COLUMNS))
+    for line, ((dataset, title), rows) in enumerate(select.items()):
+        found = summary(rows, ["fusion", "name"], value, x)
         for column, fusion in enumerate(fusions):
             part = found[found["fusion"] == fusion]
             axes = grid[line, column]
@@ -113,6 +111,7 @@ def _curves(
             finish(axes, f"{title}, {fusion}", text if column == 0 else "")
             if from_zero:
                 axes.set_ylim(bottom=0)
+        strip(grid[line], study.levels[dataset])
     for axes in grid[-1]:
         axes.set_xlabel(x_text)
     legend(figure, *grid.flat)

@@ -77,7 +77,7 @@ def panels(rows: int, columns: int, legend_lines: int) -> tuple[Figure, np.ndarr
     figure = Figure(figsize=(WIDTH, height))
     figure.subplots_adjust(
         left=0.65 / WIDTH,
-        right=1 - 0.1 / WIDTH,
+        right=1 - 0.3 / WIDTH,
         bottom=bottom / height,
         top=1 - top / height,
         hspace=between / panel,
@@ -102,6 +102,11 @@ def finish(axes: Axes, title: str, text: str) -> None:
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
     if not axes.lines:
         axes.text(0.5, 0.5, "no records", transform=axes.transAxes, ha="center", style="italic")
+
+
+def strip(row: np.ndarray, text: str) -> None:
+    """What a row of panels shares, for instance its evidence level, along its right edge."""
+    row[-1].annotate(text, (1, 0.5), (6, 0), "axes fraction", "offset points", rotation=270, va="center")
 
 
 def legend(figure: Figure, *panels: Axes) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import ROW, WIDTH, empty, interval_point, method_rows, picture
+from msam.analysis.figures.draw import ROW, WIDTH, empty, interval_point, method_rows, picture, strip
 from msam.analysis.metrics import CELL, by_seed, gains_over_joint, is_unimodal
 from msam.analysis.names import GRAY, color, in_order
 from msam.analysis.sources import Study
@@ -22,7 +22,7 @@ def accuracy_points(study: Study) -> Figure:
     values = by_seed(study.frames.runs)
     cells = study.cells[~is_unimodal(study.cells["name"])]
     return _points(
-        cells, lambda key: 100 * values.get(key, pd.Series(dtype=float)), "fused test accuracy (%)"
+        study, cells, lambda key: 100 * values.get(key, pd.Series(dtype=float)), "fused test accuracy (%)"
     )
 
 
@@ -33,11 +33,11 @@ def gain_points(study: Study) -> Figure:
     values = {key: rows.set_index("seed")["gain"] for key, rows in gains.groupby(CELL)}
     cells = study.cells[~is_unimodal(study.cells["name"]) & (study.cells["name"] != "joint")]
     return _points(
-        cells, lambda key: values.get(key, pd.Series(dtype=float)), "gain over joint (%)", zero=True
+        study, cells, lambda key: values.get(key, pd.Series(dtype=float)), "gain over joint (%)", zero=True
     )
 
 
-def _points(cells: pd.DataFrame, values: Callable, text: str, zero: bool = False) -> Figure:
+def _points(study: Study, cells: pd.DataFrame, values: Callable, text: str, zero: bool = False) -> Figure:
     """One panel for each dataset x fusion, one line for each method; a cell without numbers says why."""
     if cells.empty:
         return empty("no records yet")
@@ -57,6 +57,7 @@ def _points(cells: pd.DataFrame, values: Callable, text: str, zero: bool = False
                 axes.axvline(0, color=GRAY, linewidth=0.8)
             axes.set_title(f"{dataset}, {fusion}")
             method_rows(axes, names)
+        strip(grid[row], study.levels[dataset])
     for axes in grid[-1]:
         axes.set_xlabel(text)
     return figure

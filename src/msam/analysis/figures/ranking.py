@@ -64,7 +64,7 @@ def profile_curves(study: Study, methods: Iterable[str] = SHOWN) -> Figure:
 @picture
 def budget_points(study: Study, budget: Study, first: str = "msam") -> Figure:
     """Mean difference of `first` to each method at equal epochs and at equal gradient evaluations."""
-    found = budgets.overall_differences(budgets.differences(study, budget, first))
+    found = budgets.overall_differences(study, budgets.differences(study, budget, first))
     names = list(found["name"])
     if not names:
         return empty("no records with more epochs yet")

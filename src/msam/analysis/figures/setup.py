@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import LEGEND_COLUMNS, WIDTH, empty, picture
+from msam.analysis.figures.draw import LEGEND_COLUMNS, WIDTH, empty, picture, strip
 from msam.analysis.names import PALETTE, SHOWN, color, label, marker, shown
+from msam.analysis.setup import trials
 from msam.analysis.sources import Study
 
 
@@ -41,11 +41,12 @@ def search_points(study: Study, methods: Iterable[str] = SHOWN) -> Figure:
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    trials = pd.DataFrame((study.search or {})["trials"])
-    names = shown(trials["name"], methods)
-    trials = trials[trials["name"].isin(names) & (trials["state"] == "done")]
+    found = trials(study)
+    names = shown(found["name"], methods)
+    found = found[found["name"].isin(names) & (found["state"] == "done")]
+    datasets = list(dict.fromkeys(found["dataset"]))
     grid = sns.relplot(
-        trials.assign(accuracy=100 * trials["validation_accuracy"], method=trials["name"].map(label)),
+        found.assign(accuracy=100 * found["validation_accuracy"], method=found["name"].map(label)),
         x="lr",
         y="accuracy",
         row="dataset",
@@ -60,12 +61,14 @@ def search_points(study: Study, methods: Iterable[str] = SHOWN) -> Figure:
         facet_kws={"sharey": "row"},
     )
     grid.set_titles("{row_name}, {col_name}").set_axis_labels("learning rate", "validation (%)")
+    for row, dataset in zip(grid.axes, datasets, strict=True):
+        strip(row, study.levels[dataset])
     for panel in grid.axes.flat:
         panel.set_xscale("log")
         panel.set_xticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"], minor=False)
         panel.minorticks_off()
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.5, 0), ncol=LEGEND_COLUMNS, title=None)
-    grid.figure.subplots_adjust(left=0.12, right=0.98, bottom=0.2)
+    grid.figure.subplots_adjust(left=0.12, right=0.94, bottom=1.1 / grid.figure.get_figheight())
     plt.close(grid.figure)
     return grid.figure
 

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from msam.analysis.figures.curves import dataset_curves, summary
-from msam.analysis.figures.draw import band, empty, finish, panels, picture
+from msam.analysis.figures.draw import band, empty, finish, panels, picture, strip
 from msam.analysis.metrics import CELL
 from msam.analysis.names import BLUE, DASHED, DOTTED, GREEN, ORANGE, READINGS, SOLID, label
 from msam.analysis.sources import Study, modalities
@@ -64,6 +64,7 @@ def _modality_curves(study: Study, name: str, value: str, text: str) -> Figure:
             axes.set_ylim(-0.03, 1.03)
             if not part.empty:
                 axes.legend(loc="best", handlelength=1.6)
+        strip(grid[line], study.levels[dataset])
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     return figure
