@@ -47,6 +47,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._raw import RawFile, locate
+from ._samples import Sound, shown
 from ._types import SPLITS, DatasetError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def build(
     train: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Build the three splits.
+    """Build the three splits and the sounds.
 
     Args:
         source: "files", the ingredients; "avmnist", the published folder.
@@ -157,8 +158,8 @@ def build(
     voices = read_clips(place["fsdd/recordings"], NUMBERS[clips])
     noises = read_noises(place["esc10"]) if noise == "esc10" else None
     images = blur(pixels, components)
-    audio, names = pair(labels, voices, noises, level, size, random)
-    return {
+    audio, names, sounds = pair(labels, voices, noises, level, size, random)
+    splits = {
         split: {
             "image": images[split].reshape(-1, 1, 28, 28),
             "audio": audio[split][:, None],
@@ -168,6 +169,7 @@ def build(
         }
         for split in SPLITS
     }
+    return {**splits, "sounds": sounds}
 
 
 def _check(chosen: dict[str, Any], numbers: dict[str, Any]) -> None:
@@ -321,7 +323,7 @@ def pair(
     level: float,
     size: int,
     random: np.random.Generator,
-) -> tuple[Arrays, dict[str, Arrays]]:
+) -> tuple[Arrays, dict[str, Arrays], dict[int, list[Sound]]]:
     """Give every label a recording of its digit, with noise.
 
     Args:
@@ -333,13 +335,14 @@ def pair(
         random: draws which and where.
 
     Returns:
-        split -> spectrograms (N, size, size), float32, float16 above 28; split -> the group arrays.
+        split -> spectrograms (N, size, size), float32, float16 above 28; split -> the group arrays; train
+        example -> its sounds, of the examples to be shown.
     """
     import numpy as np
 
     from ._scale import rounded
 
-    made, chosen, groups = {}, {}, {}
+    made, chosen, groups, sounds = {}, {}, {}, {}
     for split in SPLITS:
         clips, versions = list(voices[split]), VERSIONS if noises else 1
         numbers = _choose(labels[split], clips, versions, random)
@@ -351,11 +354,16 @@ def pair(
             groups[split]["group_noise"] = np.array([name for name, _ in drawn])[numbers]
             waves = _mixed(waves, [drawn[number] for number in used], noises[split], level)
         made[split] = _spectrograms(waves, len(used), size)
+        if split == "train":
+            for row in shown(labels[split]):
+                clip = clips[numbers[row] // versions]
+                noise = drawn[numbers[row]] if noises else None
+                sounds[row] = _sounds(clip, voices[split][clip], noise, noises and noises[split], level)
     mean = float(made["train"].mean(dtype=float))
     deviation = float(made["train"].std(dtype=float))
     kind = np.float32 if size == 28 else np.float16
     scaled = {split: rounded((x - mean) / deviation).astype(kind) for split, x in made.items()}
-    return {split: scaled[split][chosen[split]] for split in SPLITS}, groups
+    return {split: scaled[split][chosen[split]] for split in SPLITS}, groups, sounds
 
 
 def _mixed(
@@ -368,6 +376,24 @@ def _mixed(
 
     for wave, (name, start) in zip(waves, drawn, strict=True):
         yield mix(wave, noises[name].take(np.arange(start, start + len(wave)), mode="wrap"), level)
+
+
+def _sounds(
+    clip: str,
+    wave: np.ndarray,
+    noise: tuple[str, int] | None,
+    noises: dict[str, np.ndarray] | None,
+    level: float,
+) -> list[Sound]:
+    """A recording to listen to, and with its noise if it has one; named as their licences ask for."""
+    credit = f"{clip}.wav of the Free Spoken Digit Dataset (Jakobovski et al.), CC BY-SA 4.0"
+    sounds = [Sound("recording", credit, RATE, wave)]
+    if noise and noises:
+        (mixed,) = _mixed([wave], [noise], noises, level)
+        source = noise[0].split("-")[1]
+        credit += f"; {noise[0]}.ogg of ESC-10 (Piczak), Freesound clip {source}, CC BY 3.0; mixed by us"
+        sounds.append(Sound("in its noise", credit, RATE, mixed))
+    return sounds
 
 
 def _spectrograms(waves: Iterable[np.ndarray], count: int, size: int) -> np.ndarray:
