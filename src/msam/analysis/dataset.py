@@ -86,6 +86,13 @@ def read(results: str | Path, name: str) -> Entry:
     return Entry(find(name, options), description, label(path) if path else "", dict(records))
 
 
+def read_all(results: str | Path) -> list[Entry]:
+    """Every dataset of the package, by evidence level."""
+    from msam.datasets import names
+
+    return sorted((read(results, name) for name in names()), key=lambda e: list(LEVELS).index(e.source.level))
+
+
 def folder(results: str | Path) -> Path:
     """The folder that holds the profiles: `results`, or the one above where `results` is a profile's."""
     path = Path(results).resolve()
@@ -160,6 +167,18 @@ def footer(entry: Entry) -> str:
     """Where what is said about the data comes from, "" where there is no description."""
     remake = f"{entry.source.command('describe')} --output {entry.made_from}"
     return f"Made from {entry.made_from}; remake: `{remake}`." if entry.description else ""
+
+
+def levels() -> str:
+    """What the evidence levels mean, as a list in Markdown."""
+    return "\n".join(f"* *{level}*: {text}." for level, text in LEVELS.items())
+
+
+def count_sentence(entries: Iterable[Entry]) -> str:
+    """How many datasets have records."""
+    entries = list(entries)
+    run = [entry.source.name for entry in entries if entry.records]
+    return f"{len(run)} of {len(entries)} datasets have records here: {', '.join(run) or 'none'}."
 
 
 # Tables

@@ -16,11 +16,11 @@ Recipe here:
   pixel).
 * audio: an FSDD recording of the same digit, plus, with `noise` "esc10", a piece of an ESC-10 recording
   (resampled to 8 kHz, from a random place on, repeated where it ends) of `level` times its root mean square.
-  Every recording has `VERSIONS` such mixtures, which the images of its digit use in turn, equally often: so
-  3,000 recordings give at most 24,000 spectrograms to compute and to hold, not 70,000, and a train mixture
-  serves three or four images where all are used.
-  The spectrogram is `_recordings.spectrogram`, standardized by the mean and standard deviation of the train
-  mixtures, each counted once.
+  Every recording has eight such mixtures, which the images of its digit use in turn, equally often: so 3,000
+  recordings give at most 24,000 spectrograms to compute and to hold, not 70,000, and a train mixture serves
+  three or four images where all are used. A spectrogram is the logarithm of the power in 112 frames that are
+  spread evenly over the recording, however long it is; it is standardized by the mean and standard deviation
+  of the train mixtures, each counted once.
 * no recording is in two splits. FSDD by number: "official" tests on 0-4 of every speaker and digit,
   validates on 5-9 and trains on the rest; "script" tests on 40-49 and validates on 35-39. The six speakers
   are in all splits. ESC-10 by fold: 1-3 train, 4 validation, 5 test; pieces of one source share a fold.
@@ -35,8 +35,8 @@ match, here they always do; it validates on nothing. Others: six speakers (four 
 ESC-10, a subset of ESC-50; noise relative to the recording's loudness; one frame length (27.75 ms) where the
 script's depends on the recording's duration; no color map; averages of 4 x 4 blocks at size 28.
 
-With `source` "avmnist" the published folder is read instead, from `avmnist/` in the data folder (MultiBench's
-layout, see `_avmnist`); then only `size`, `train` and `seed` count, and there are no recordings to name.
+With `source` "avmnist" the published folder is read instead, from `avmnist/` in the data folder, in
+MultiBench's layout; then only `size`, `train` and `seed` count, and there are no recordings to name.
 """
 
 from __future__ import annotations
@@ -357,8 +357,9 @@ def pair(
         if split == "train":
             for row in shown(labels[split]):
                 clip = clips[numbers[row] // versions]
-                noise = drawn[numbers[row]] if noises else None
-                sounds[row] = _sounds(clip, voices[split][clip], noise, noises and noises[split], level)
+                piece = drawn[numbers[row]] if noises else None
+                noise = noises[split] if noises else {}
+                sounds[row] = _sounds(clip, voices[split][clip], piece, noise, level)
     mean = float(made["train"].mean(dtype=float))
     deviation = float(made["train"].std(dtype=float))
     kind = np.float32 if size == 28 else np.float16
@@ -379,19 +380,15 @@ def _mixed(
 
 
 def _sounds(
-    clip: str,
-    wave: np.ndarray,
-    noise: tuple[str, int] | None,
-    noises: dict[str, np.ndarray] | None,
-    level: float,
+    clip: str, wave: np.ndarray, piece: tuple[str, int] | None, noises: dict[str, np.ndarray], level: float
 ) -> list[Sound]:
     """A recording to listen to, and with its noise if it has one; named as their licences ask for."""
     credit = f"{clip}.wav of the Free Spoken Digit Dataset (Jakobovski et al.), CC BY-SA 4.0"
     sounds = [Sound("recording", credit, RATE, wave)]
-    if noise and noises:
-        (mixed,) = _mixed([wave], [noise], noises, level)
-        source = noise[0].split("-")[1]
-        credit += f"; {noise[0]}.ogg of ESC-10 (Piczak), Freesound clip {source}, CC BY 3.0; mixed by us"
+    if piece:
+        (mixed,) = _mixed([wave], [piece], noises, level)
+        source = piece[0].split("-")[1]
+        credit += f"; {piece[0]}.ogg of ESC-10 (Piczak), Freesound clip {source}, CC BY 3.0; mixed by us"
         sounds.append(Sound("in its noise", credit, RATE, mixed))
     return sounds
 
