@@ -58,7 +58,8 @@ class Entry:
     def state(self) -> str:
         """How many records there are, or that it was not run."""
         counts = ", ".join(f"{profile}: {count} records" for profile, count in self.records.items())
-        return counts or (NOT_RUN if self.source.constant("FILES") else "not run")
+        absent = not self.description and self.source.constant("FILES")
+        return counts or (NOT_RUN if absent else "no records yet")
 
 
 def read(results: str | Path, name: str) -> Entry:
@@ -113,8 +114,12 @@ def lead(entry: Entry) -> str:
     """What it is, what it stands for, and whether it was run."""
     level = entry.source.level
     title = f"**{docstrings.summary(entry.source.module.__doc__)}**"
-    state = f"{entry.state[0].upper()}{entry.state[1:]}."
-    return f"{title}\n\nEvidence level *{level}*: {LEVELS[level]}. {_relation(entry)} {state}"
+    about = f"Evidence level *{level}*: {LEVELS[level]}. {_relation(entry)} {_state_sentence(entry)}"
+    return f"{title}\n\n{about}"
+
+
+def _state_sentence(entry: Entry) -> str:
+    return f"{entry.state[0].upper()}{entry.state[1:]}."
 
 
 def _relation(entry: Entry) -> str:
@@ -157,16 +162,20 @@ def answer(entry: Entry) -> str:
     sizes = ", ".join(f"{split['size']:,} for {_PURPOSES[name]}" for name, split in data["splits"].items())
     shared = sum(data["shared_groups"].values())
     leak = f"{shared} groups are in two splits" if shared else "no group is in two splits"
-    return f"{name} has {len(data['classes'])} classes and {sizes}; {leak}. Records: {entry.state}."
+    return f"{name} has {len(data['classes'])} classes; examples: {sizes}; {leak}. {_state_sentence(entry)}"
 
 
 _PURPOSES = {"train": "training", "validation": "validation", "test": "testing"}
 
 
 def footer(entry: Entry) -> str:
-    """Where what is said about the data comes from, "" where there is no description."""
+    """Where what is said about the data comes from and how to remake it, or that there is nothing."""
     remake = f"{entry.source.command('describe')} --output {entry.made_from}"
-    return f"Made from {entry.made_from}; remake: `{remake}`." if entry.description else ""
+    return f"{_made_from(entry)[:-1]}; remake: `{remake}`." if entry.description else _state_sentence(entry)
+
+
+def _made_from(entry: Entry) -> str:
+    return f"Made from {entry.made_from}." if entry.description else ""
 
 
 def levels() -> str:
@@ -197,10 +206,10 @@ def summary_table(entries: Iterable[Entry], pages: str = "") -> Table:
         row = {
             "dataset": name,
             "evidence": entry.evidence,
+            "records": entry.state,
             "title": source.constant("TITLE"),
             "classes": len(source.classes),
             "modalities": ", ".join(source.kinds),
-            "records": entry.state,
         }
         data.append(row)
         rows.append(row | {"dataset": Html(f'<a href="{escape(pages + name)}.html">{escape(name)}</a>')})
@@ -218,7 +227,7 @@ def facts_table(entry: Entry) -> Table:
         "origin": source.constant("ORIGIN"),
         "licence": source.constant("LICENSE"),
         "classes": f"{len(source.classes)}: {', '.join(source.classes)}",
-        "checksum": (entry.description or {}).get("checksum", DASH),
+        "checksum": (entry.description or {}).get("checksum", DASH)[:12],
         "records": entry.state,
     }
     return _table(entry, "In short", [{"": key, " ": value} for key, value in facts.items()], "facts")
@@ -320,9 +329,12 @@ def _table(
     rows: list[dict],
     file: str,
     note: str = "",
-    without: str = "No description.",
+    without: str = "",
 ) -> Table:
     frame = pd.DataFrame(rows)
     data = frame.map(lambda value: value.text if isinstance(value, Html) else value)
-    block, name = Block(frame, "" if rows else without), f"{entry.source.name}_{file}"
-    return Table(title, (block,), data, note if rows else "", footer(entry), file=name)
+    block, name = (
+        Block(frame, "" if rows else without or _state_sentence(entry)),
+        f"{entry.source.name}_{file}",
+    )
+    return Table(title, (block,), data, note if rows else "", _made_from(entry), file=name)

@@ -16,7 +16,7 @@ from msam.analysis.names import PALETTE
 def samples(description: dict[str, Any] | None) -> Figure:
     """The samples of a data description: a column for each, a row for each modality."""
     if not description or not description.get("samples"):
-        return empty("no data description")
+        return empty("no samples")
     drawn, names = description["samples"], list(description["modalities"])
     figure = Figure(figsize=(WIDTH, 0.3 + 1.5 * len(names)), layout="constrained")
     grid = figure.subplots(len(names), len(drawn), squeeze=False)
