@@ -239,8 +239,8 @@ def test_the_recipes_stand_beside_the_paper(made):
     assert shown.loc["clean_audio", ["components", "noise", "level"]].tolist() == ["4", "none", "\N{EN DASH}"]
     assert "Made from 5 records under results/recipes, commit abc1234; cpu: test" in table.to_html()
     assert recipes.recipe_sentence(made) == (
-        "Closest to the paper, only image: components 4 (66.0 against 65.14); only audio: noise esc10, level 5,"
-        " clips official (42.0 against 39.61); over both: components_4, 1.6 points away on average."
+        "Closest to the paper, only image: components 4 (66.0 against 65.14); only audio: noise esc10, level"
+        " 5, clips official (42.0 against 39.61); over both: components_4, 1.6 points away on average."
     )
 
 
