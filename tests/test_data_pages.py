@@ -145,6 +145,7 @@ def test_sounds_are_in_the_samples_and_change_no_checksum():
 def test_shown_is_the_first_example_of_each_of_four_classes():
     assert _samples.shown(np.array([5, 0, 0, 2, 9, 2, 7, 5])) == [1, 3, 0, 6]
     assert _samples.shown(np.array([1, 0, 1])) == [1, 0]
+    assert _samples.shown(np.array([[3, 3], [0, 3], [1, 1]])) == [1, 2, 0]
 
 
 def test_the_list_has_every_dataset_with_its_records(tmp_path):

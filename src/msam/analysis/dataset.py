@@ -208,7 +208,6 @@ def summary_table(entries: Iterable[Entry], pages: str = "") -> Table:
             "evidence": entry.evidence,
             "records": entry.state,
             "title": source.constant("TITLE"),
-            "classes": len(source.classes),
             "modalities": ", ".join(source.kinds),
         }
         data.append(row)
@@ -323,18 +322,9 @@ def _checked(file: RawFile) -> str:
     )
 
 
-def _table(
-    entry: Entry,
-    title: str,
-    rows: list[dict],
-    file: str,
-    note: str = "",
-    without: str = "",
-) -> Table:
+def _table(entry: Entry, title: str, rows: list[dict], file: str, note: str = "", without: str = "") -> Table:
     frame = pd.DataFrame(rows)
     data = frame.map(lambda value: value.text if isinstance(value, Html) else value)
-    block, name = (
-        Block(frame, "" if rows else without or _state_sentence(entry)),
-        f"{entry.source.name}_{file}",
-    )
+    block = Block(frame, "" if rows else without or _state_sentence(entry))
+    name = f"{entry.source.name}_{file}"
     return Table(title, (block,), data, note if rows else "", _made_from(entry), file=name)

@@ -37,10 +37,11 @@ class Sound(NamedTuple):
 
 
 def shown(labels: np.ndarray) -> list[int]:
-    """The first example of each class, of the first `SHOWN` classes."""
+    """The first example of each of the first `SHOWN` classes; labels are (N,), or (N, T) for T segments."""
     import numpy as np
 
-    return np.unique(labels, return_index=True)[1][:SHOWN].tolist()
+    first = np.unique(labels, return_index=True)[1][:SHOWN]
+    return (first // (labels.size // len(labels))).tolist()
 
 
 def preview(values: np.ndarray) -> list[Any]:

@@ -39,7 +39,7 @@ def _draw_input(axes: Axes, values: np.ndarray, kind: str) -> None:
     if values.ndim >= 3:
         picture = values.reshape(-1, *values.shape[-3:])[0].mean(axis=0)
         axes.imshow(picture, cmap="gray", origin="lower" if kind == "spectrogram" else "upper")
-    elif kind == "sequence":
+    elif kind in ("sequence", "segments"):
         axes.imshow(values.T, cmap="gray", aspect="auto")
     elif values.ndim == 2:
         for i, channel in enumerate(values):
