@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from msam import forking
 from msam.notebooks import STILLBORN, without_traces
 
 COMPARISON = "comparison"
@@ -171,7 +172,7 @@ def execute(notebooks: Mapping[str, Path], into: Path, results: Path, published:
         else path
         for page, path in notebooks.items()
     }
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with forking.preloaded(), ThreadPoolExecutor(AT_ONCE) as pool:
         runs = [
             pool.submit(_execute, path, into / f"{page}.ipynb", both if page == COMPARISON else own)
             for page, path in sources.items()
