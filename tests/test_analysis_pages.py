@@ -30,7 +30,10 @@ from msam.analysis.sources import read
 from msam.analysis.table import Block, Table, number
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-MINE = ["overview", "setup", "results", "ranking", "convergence", "dominance", "cost", "status", "comparison"]
+MINE = [
+    *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
+    *("status", "comparison"),
+]
 TABLES = [
     lambda s: accuracy.paper_layout(s, "late"),
     lambda s: accuracy.paper_layout(s, "early"),
@@ -48,8 +51,6 @@ TABLES = [
     tables.heads_table,
     findings.pairwise_table,
     findings.claims_table,
-    setup.datasets_table,
-    setup.splits_table,
     setup.settings_table,
     setup.common_settings,
     setup.space_table,
@@ -79,7 +80,7 @@ FIGURES = [
     figures.dominance_curves,
     figures.switch_curves,
     figures.dominant_share_curves,
-    lambda s: figures.samples(s, "av_digits"),
+    lambda s: figures.samples(s.descriptions.get("av_digits")),
     figures.cost_bars,
 ]
 SENTENCES = [

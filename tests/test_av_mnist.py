@@ -152,7 +152,7 @@ def test_no_recording_noise_or_image_is_in_two_splits(raw, noisy, clips):
 
 
 def test_the_recording_says_the_label(noisy, clean):
-    for arrays in [*noisy.values(), *clean.values()]:
+    for arrays in [built[split] for built in (noisy, clean) for split in SPLITS]:
         spoken = [int(name[0]) for name in arrays["group_clip"].tolist()]
         assert spoken == arrays["label"].tolist()
 
@@ -165,6 +165,20 @@ def test_the_audio_is_the_spectrogram_of_the_named_recording(raw, clean):
             assert np.corrcoef(twin.ravel(), audio[row].ravel())[0, 1] > 0.99999
         first = [names.index(name) for name in names]
         assert np.array_equal(audio, audio[first])  # a clean recording always looks the same
+
+
+def test_the_sounds_are_those_of_the_shown_examples(raw, clean, noisy):
+    for built in (clean, noisy):
+        train, sounds = built["train"], built["sounds"]
+        assert [train["label"][row] for row in sounds] == [0, 1, 2, 3]
+        for row, heard in sounds.items():
+            name = train["group_clip"][row]
+            assert np.array_equal(heard[0].samples, samples_of(raw, name))
+            assert f"{name}.wav of the Free Spoken Digit Dataset" in heard[0].credit
+            twin = twin_spectrogram(heard[-1].samples, 28)
+            assert np.corrcoef(twin.ravel(), train["audio"][row, 0].ravel())[0, 1] > 0.99999
+            assert len(heard) == 1 + (built is noisy)
+    assert all(noisy["train"]["group_noise"][row] in s[1].credit for row, s in noisy["sounds"].items())
 
 
 def test_clean_spectrograms_are_standardized_by_the_train_recordings(clean):

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from msam import book
+from msam import book, datasets
 
 ROOT = Path(__file__).parents[1]
 CONTENTS = """\
@@ -177,7 +177,20 @@ def test_contents_have_the_comparison_only_with_two_runs():
 
 def test_real_contents_have_all_their_pages():
     contents = book.table_of_contents(ROOT / "book", with_comparison=True)
-    assert "overview.ipynb" in [path.name for path in book.notebook_pages(ROOT, contents)]
+    notebooks = book.notebook_pages(ROOT, contents)
+    assert notebooks["overview"].name == "overview.ipynb"
+    assert {page for page, path in notebooks.items() if path.name == "dataset.ipynb"} == {
+        f"data/{name}" for name in datasets.names()
+    }
+
+
+def test_the_notebook_of_one_dataset_is_made_for_each(tmp_path):
+    source = ROOT / "notebooks" / "dataset.ipynb"
+    plain, made = (nbformat.read(p, 4) for p in (source, book.one_dataset(source, "watch", tmp_path)))
+    assert made.cells[0].source.startswith("# watch\n")
+    assert 'dataset = "watch"' in made.cells[1].source
+    differing = [new.source for old, new in zip(plain.cells, made.cells, strict=True) if old != new]
+    assert len(differing) == 3  # the title, the parameter, the figure's label
 
 
 def test_failing_notebook_is_named_and_the_old_book_stays(project):

@@ -215,12 +215,18 @@ def test_av_digits_audio_is_the_word_of_the_label(monkeypatch):
     clips[:] = (8000 * np.sin(2 * np.pi * np.arange(300, 3300, 300)[:, None] * time)).astype(np.int16)
     random = np.random.default_rng(0)
     labels = random.permutation(np.arange(200) % 10)
-    spectrograms, voice = av_digits._pair(clips, np.arange(5, 15), labels, 0.1, random)
+    spectrograms, voice, sounds = av_digits._pair(clips, np.arange(5, 15), labels, 0.1, random)
     loudest = spectrograms.mean(axis=2).argmax(axis=1)
     pitch = np.array([loudest[labels == digit][0] for digit in range(10)])
     assert (np.diff(pitch) > 0).all()
     assert np.array_equal(loudest, pitch[labels])
     assert set(voice) <= set(range(5, 15))
+    assert [labels[row] for row in sounds] == [0, 1, 2, 3]
+    for row, (alone, noisy) in sounds.items():
+        spoken = _spectrogram.log_mel(alone.samples, alone.rate, **av_digits.SPECTROGRAM)
+        assert spoken.mean(axis=1).argmax() == pitch[labels[row]]
+        heard = _spectrogram.log_mel(noisy.samples, noisy.rate, **av_digits.SPECTROGRAM)
+        np.testing.assert_array_equal(heard, spectrograms[row])
 
 
 def test_images_are_the_train_images_first_principal_components():

@@ -25,11 +25,15 @@ from typing import Any
 
 import yaml
 
+from msam import forking
 from msam.analysis import profiles
 from msam.notebooks import STILLBORN, without_traces
 
 COMPARISON = "comparison"
 """The page "Your run against the published one"."""
+
+DATASETS, ONE_DATASET = "data/index", "data/"
+"""The page that lists the datasets, and the folder of the page of each."""
 
 AT_ONCE = 2
 STAMP = ".inputs"
@@ -77,9 +81,11 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
         execute(notebooks, executed, results, published)
         shutil.copytree(root / "book", source)
         (source / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
-        for notebook in notebooks:
-            page = without_traces(executed / notebook.name, parameters=False)
-            (source / notebook.name).write_text(page, encoding="utf-8")
+        for name in notebooks:
+            page = source / f"{name}.ipynb"
+            page.parent.mkdir(exist_ok=True)
+            executed_page = executed / page.relative_to(source)
+            page.write_text(without_traces(executed_page, parameters=False), encoding="utf-8")
         html = _render(source, work)
         for folder in filter(None, (results, published)):
             copy_records(folder, html)
@@ -116,28 +122,46 @@ def table_of_contents(book: Path, *, with_comparison: bool) -> dict[str, Any]:
     return contents if with_comparison else _without(contents, COMPARISON)
 
 
-def notebook_pages(root: Path, contents: Mapping[str, Any]) -> list[Path]:
-    """The notebooks among the pages of a table of contents.
+def notebook_pages(root: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
+    """Page -> its notebook, of the pages of a table of contents that are no texts.
+
+    The page data/index is datasets.ipynb; data/<name> is dataset.ipynb, see `one_dataset`.
 
     Raises:
         BookError: a page is neither a text nor a notebook.
     """
     notebooks = {
-        name: root / "notebooks" / f"{name}.ipynb"
+        name: root / "notebooks" / _notebook(name)
         for name in _files(contents)
         if not (root / "book" / f"{name}.md").is_file()
     }
     missing = [name for name, path in notebooks.items() if not path.is_file()]
     if missing:
         raise BookError(
-            "\n".join(f"page {n!r} has neither book/{n}.md nor notebooks/{n}.ipynb" for n in missing)
+            "\n".join(f"page {n!r} has neither book/{n}.md nor notebooks/{_notebook(n)}" for n in missing)
         )
-    return list(notebooks.values())
+    return notebooks
 
 
-def execute(notebooks: list[Path], into: Path, results: Path, published: Path | None) -> None:
-    """Execute the notebooks, `AT_ONCE` at a time, with the folder of the profiles as parameter `results`.
+def _notebook(page: str) -> str:
+    if page == DATASETS:
+        return "datasets.ipynb"
+    return "dataset.ipynb" if page.startswith(ONE_DATASET) else f"{page}.ipynb"
 
+
+def one_dataset(notebook: Path, name: str, into: Path) -> Path:
+    """Copy `notebook` into a folder with the title, parameter and label of the dataset `name`; the copy."""
+    text = notebook.read_text(encoding="utf-8")
+    copy = into / f"{name}.source.ipynb"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text(text.replace("# One dataset", f"# {name}").replace("av_digits", name), encoding="utf-8")
+    return copy
+
+
+def execute(notebooks: Mapping[str, Path], into: Path, results: Path, published: Path | None) -> None:
+    """Execute the notebooks of pages, `AT_ONCE` at a time, into `into`/<page>.ipynb.
+
+    Their parameter `results` is the folder of the records.
     The comparison reads two runs: the published one as `results` and the reader's own as `local`.
 
     Raises:
@@ -146,9 +170,16 @@ def execute(notebooks: list[Path], into: Path, results: Path, published: Path | 
     own = {"results": str(results)}
     both = {"results": str(published), "local": str(results)}
     into.mkdir(parents=True)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    sources = {
+        page: one_dataset(path, page.removeprefix(ONE_DATASET), into / ONE_DATASET)
+        if path.stem == "dataset"
+        else path
+        for page, path in notebooks.items()
+    }
+    with forking.preloaded(), ThreadPoolExecutor(AT_ONCE) as pool:
         runs = [
-            pool.submit(_execute, n, into / n.name, both if n.stem == COMPARISON else own) for n in notebooks
+            pool.submit(_execute, path, into / f"{page}.ipynb", both if page == COMPARISON else own)
+            for page, path in sources.items()
         ]
         try:
             failures = [failure for run in runs if (failure := run.result())]
@@ -162,6 +193,7 @@ def execute(notebooks: list[Path], into: Path, results: Path, published: Path | 
 def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> str | None:
     """Execute one notebook in its own folder; None, or one line that says what went wrong."""
     started = time.perf_counter()
+    target.parent.mkdir(exist_ok=True)
     unfinished = target.with_suffix(".unfinished")
     command = [sys.executable, "-m", "papermill", str(notebook), str(unfinished)]
     command += ["--no-progress-bar", "--kernel", "python3", "--cwd", str(notebook.parent)]
@@ -175,9 +207,9 @@ def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> str | 
         done = run()
     if done.returncode:
         reason = _exception(unfinished) or (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return f"notebook {notebook.name} failed: {reason}"
+        return f"notebook {target.name} failed: {reason}"
     unfinished.rename(target)
-    print(f"executed {notebook.name} in {time.perf_counter() - started:.1f} s", flush=True)
+    print(f"executed {target.name} in {time.perf_counter() - started:.1f} s", flush=True)
     return None
 
 

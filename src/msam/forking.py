@@ -39,11 +39,12 @@ IMPORTED = (
 
 @contextmanager
 def preloaded() -> Iterator[None]:
-    """Let kernels and `command` of this process and those it starts be forks, on Linux; elsewhere do nothing.
+    """Let kernels and `command` of this process and those it starts be forks.
 
-    Forking is not safe with the frameworks of macOS, and there is none on Windows.
+    Does nothing inside another `preloaded`, and on other systems than Linux: forking is not safe with the
+    frameworks of macOS, and there is none on Windows.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or VARIABLE in os.environ:
         yield
         return
     before = dict(os.environ)

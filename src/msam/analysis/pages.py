@@ -37,6 +37,13 @@ def line(text: str) -> Any:
     return Markdown(f"*{text}*")
 
 
+def text(markdown: str) -> Any:
+    """A text in Markdown."""
+    from IPython.display import Markdown
+
+    return Markdown(markdown)
+
+
 def conclude(*sentences: str) -> Any:
     """The notebook's answer, as Markdown."""
     from IPython.display import Markdown

@@ -1,4 +1,4 @@
-"""What the study is made of: data, models, settings and the hyper-parameter search."""
+"""How the study was run: settings and the hyper-parameter search."""
 
 from __future__ import annotations
 
@@ -14,50 +14,6 @@ from msam.analysis.table import DASH, Block, Table
 
 METHODS = "methods"  # of the search space: the ranges of single methods
 EVERY = "every method"
-
-
-def datasets_table(study: Study) -> Table:
-    """Each dataset: evidence level, what it stands for, modalities and shapes, origin, licence, checksum."""
-    rows = [
-        {
-            "dataset": name,
-            "evidence": evidence(study, name),
-            "title": data.get("title", DASH),
-            "classes": len(data.get("classes", [])),
-            "modalities": "; ".join(
-                f"{modality} ({_shape(kind)})" for modality, kind in data.get("modalities", {}).items()
-            ),
-            "origin": data.get("origin", DASH),
-            "licence": data.get("licence", DASH),
-            "checksum": str(data.get("checksum", DASH))[:12],
-        }
-        for name, data in study.descriptions.items()
-    ]
-    note = "Shapes without the batch: channels x height x width, channels x time, or features."
-    return _table("The datasets", rows, note, data_footer(study), "datasets")
-
-
-def splits_table(study: Study) -> Table:
-    """Each split: number of samples, samples in a class, distinct groups, and groups found in two splits."""
-    rows = []
-    for name, data in study.descriptions.items():
-        shared = data.get("shared_groups", {})
-        for split, content in data.get("splits", {}).items():
-            counts = content.get("class_counts", [])
-            groups = content.get("groups", {})
-            rows.append(
-                {
-                    "dataset": name,
-                    "evidence": evidence(study, name),
-                    "split": split,
-                    "samples": content.get("size", DASH),
-                    "in a class": _range(sorted(counts)) if counts else DASH,
-                    "distinct groups": ", ".join(f"{n} {group}" for group, n in groups.items()) or DASH,
-                    "shared with another split": _shared(groups, shared),
-                }
-            )
-    note = "Groups are what must not be in two splits: a speaker, a subject, an image."
-    return _table("The splits", rows, note, data_footer(study), "splits")
 
 
 def settings_table(study: Study) -> Table:
@@ -245,28 +201,12 @@ def _table(title: str, rows: list[dict], note: str, source: str, file: str) -> T
     return Table(title, (Block(frame),), frame, note, source, file=file)
 
 
-def data_footer(study: Study) -> str:
-    """Where what is said about the data comes from."""
-    homes = list(dict.fromkeys(study.homes[dataset] for dataset in study.descriptions))
-    places = " and ".join(f"{profiles.label(study.root)}/{profile}/data" for profile in homes)
-    n = len(study.descriptions)
-    return f"Made from {n} data descriptions{places and f' under {places}'}; {remake('reproduce', homes)}."
-
-
 def search_footer(study: Study) -> str:
     """Where the trials are and how to remake them, "" where there is no search."""
     if not study.searches:
         return ""
     places = [f"{profiles.label(study.root)}/{profile}/search.json" for profile in study.searches]
     return f"Made from {' and '.join(places)}; {remake('search', study.searches)}."
-
-
-def _shape(kind: dict[str, Any]) -> str:
-    return " x ".join(str(n) for n in kind.get("shape", []))
-
-
-def _shared(groups: dict[str, int], shared: dict[str, int]) -> str:
-    return ", ".join(f"{shared.get(group, 0)} {group}" for group in groups) or DASH
 
 
 def _number(value: Any, digits: int | None = None) -> str:

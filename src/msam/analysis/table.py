@@ -25,6 +25,9 @@ class Html:
 
     text: str
 
+    def _repr_html_(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True)
 class Block:

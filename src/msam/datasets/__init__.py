@@ -10,8 +10,10 @@ To add a dataset, add one module to this package, or write it anywhere else and 
 * ``build(**options)``: split ("train", "validation", "test") -> arrays: one a modality, first axis the
   example; ``label``, the class numbers; ``group_<name>`` (voice, subject, ...): what two splits must never
   share.
-  The keyword defaults of ``build`` are the dataset's options and their defaults. One more key, ``report``,
-  may hold what else there is to say, plain JSON: names and numbers of clips that are corrupt or missing;
+  The keyword defaults of ``build`` are the dataset's options and their defaults. Two more keys may be there:
+  ``report``, what else there is to say, plain JSON: names and numbers of clips that are corrupt or missing;
+  ``sounds``, where the licence allows it: number of a train example -> `_samples.Sound` each, of the examples
+  that `_samples.shown` names;
 
 and, where it differs from most,
 

@@ -113,9 +113,9 @@ def _write(source: Source, folder: Path, force: bool) -> None:
     work = _work(source, force)
     try:
         built = dict(_built(source))
-        report = built.pop("report", None)
+        report, heard = built.pop("report", None), built.pop("sounds", None)
         arrays = collect(source, built)
-        record = description(source, arrays, report)
+        record = description(source, arrays, report, heard)
         with writing(folder.parent, VARIABLE):
             temporary.mkdir()
             manifest = {

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from ._arrays import Arrays, blocks
+from ._samples import Sound, preview, shown, sounds
 from ._types import SPLITS, DatasetError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ._source import Source
-
-PREVIEW = 128
 
 
 def collect(source: Source, built: dict[str, dict[str, np.ndarray]]) -> Arrays:
@@ -140,13 +140,16 @@ def shared_groups(arrays: Arrays) -> dict[str, int]:
     return shared
 
 
-def description(source: Source, arrays: Arrays, report: Any = None) -> dict[str, Any]:
+def description(
+    source: Source, arrays: Arrays, report: Any = None, heard: Mapping[int, Sequence[Sound]] | None = None
+) -> dict[str, Any]:
     """The data description record: sizes, class counts, groups, and four examples of different classes.
 
     Args:
         source: the dataset.
         arrays: what `collect` returned.
         report: what else `build` has to say, plain JSON: counts, names of clips that are corrupt, ...
+        heard: train example -> its sounds, of the examples that `shown` names.
 
     Raises:
         DatasetError: the report is no plain JSON.
@@ -155,7 +158,6 @@ def description(source: Source, arrays: Arrays, report: Any = None) -> dict[str,
 
     classes, kinds = source.classes, source.kinds
     labels = {split: arrays[f"{split}/label"] for split in SPLITS}
-    shown = np.unique(labels["train"], return_index=True)[1][:4]
     record = {
         "name": source.name,
         "title": source.constant("TITLE"),
@@ -184,9 +186,10 @@ def description(source: Source, arrays: Arrays, report: Any = None) -> dict[str,
         "samples": [
             {
                 "label": classes[labels["train"][row]],
-                "inputs": {name: _rounded(arrays[f"train/{name}"][row]) for name in kinds},
+                "inputs": {name: preview(arrays[f"train/{name}"][row]) for name in kinds},
+                **sounds(heard or {}, row),
             }
-            for row in shown
+            for row in shown(labels["train"])
         ],
     }
     return record if report is None else {**record, "report": _plain(source, report)}
@@ -197,9 +200,3 @@ def _plain(source: Source, report: Any) -> Any:
         return json.loads(json.dumps(report, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise DatasetError(f"dataset '{source.name}': its report is no plain JSON: {error}") from error
-
-
-def _rounded(values: np.ndarray) -> list[Any]:
-    """Values to look at: of a long axis only every second, third, ... entry, at most `PREVIEW`."""
-    thin = tuple(slice(None, None, -(-size // PREVIEW) or 1) for size in values.shape)
-    return values[thin].astype(float).round(3).tolist()

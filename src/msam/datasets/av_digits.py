@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._samples import Sound, shown
 from ._types import DatasetError
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ SAMPLES = SPECTROGRAM["window"] + 27 * SPECTROGRAM["hop"]
 """Samples of a clip: 28 frames, 0.54 s."""
 
 
-def build(components: int = 3, noise: float = 9.0, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
-    """Build the three splits.
+def build(components: int = 3, noise: float = 9.0, seed: int = 0) -> dict[str, Any]:
+    """Build the three splits and the sounds.
 
     Args:
         components: principal components kept of the images.
@@ -78,11 +79,13 @@ def build(components: int = 3, noise: float = 9.0, seed: int = 0) -> dict[str, d
     clips, voice = _clips()
     cuts = np.cumsum([*VOICES.values()])[:-1]
     members = dict(zip(VOICES, np.split(random.permutation(len(clips)), cuts), strict=True))
-    audio, spoken = {}, {}
+    audio, spoken, sounds = {}, {}, {}
     for split in rows:
-        audio[split], spoken[split] = _pair(clips, members[split], labels[split], noise, random)
+        audio[split], spoken[split], sounds[split] = _pair(
+            clips, members[split], labels[split], noise, random
+        )
     audio = standardize(audio)
-    return {
+    splits = {
         split: {
             "image": images[split].reshape(-1, 1, 28, 28),
             "audio": audio[split][:, None],
@@ -92,6 +95,7 @@ def build(components: int = 3, noise: float = 9.0, seed: int = 0) -> dict[str, d
         }
         for split in rows
     }
+    return {**splits, "sounds": sounds["train"]}
 
 
 def project(pixels: dict[str, np.ndarray], components: int) -> dict[str, np.ndarray]:
@@ -150,8 +154,8 @@ def _clips() -> tuple[np.ndarray, np.ndarray]:
 
 def _pair(
     clips: np.ndarray, members: np.ndarray, labels: np.ndarray, noise: float, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a clip for every label; return the noisy spectrograms and the numbers of the voices."""
+) -> tuple[np.ndarray, np.ndarray, dict[int, list[Sound]]]:
+    """Draw a clip for every label; return the noisy spectrograms, the voices' numbers and some sounds."""
     import numpy as np
 
     from ._spectrogram import log_mel
@@ -162,10 +166,13 @@ def _pair(
         rows = np.flatnonzero(labels == digit)
         drawn = random.permutation(len(members) * len(ACCENTS))[: len(rows)]
         voice[rows], accent[rows] = members[drawn // len(ACCENTS)], drawn % len(ACCENTS)
-    spectrograms = []
-    for clip in clips[voice, accent, labels]:
+    spectrograms, sounds = [], {}
+    heard = shown(labels)
+    for row, clip in enumerate(clips[voice, accent, labels]):
         wave = clip / 32768
         loudness = np.sqrt((wave**2).sum() / max(np.count_nonzero(wave), 1))
         noisy = wave + noise * loudness * random.standard_normal(len(wave))
         spectrograms.append(log_mel(noisy, RATE, **SPECTROGRAM))
-    return np.stack(spectrograms), voice
+        if row in heard:
+            sounds[row] = [Sound("spoken", "", RATE, wave), Sound("in its noise", "", RATE, noisy)]
+    return np.stack(spectrograms), voice, sounds

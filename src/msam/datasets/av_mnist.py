@@ -16,11 +16,11 @@ Recipe here:
   pixel).
 * audio: an FSDD recording of the same digit, plus, with `noise` "esc10", a piece of an ESC-10 recording
   (resampled to 8 kHz, from a random place on, repeated where it ends) of `level` times its root mean square.
-  Every recording has `VERSIONS` such mixtures, which the images of its digit use in turn, equally often: so
-  3,000 recordings give at most 24,000 spectrograms to compute and to hold, not 70,000, and a train mixture
-  serves three or four images where all are used.
-  The spectrogram is `_recordings.spectrogram`, standardized by the mean and standard deviation of the train
-  mixtures, each counted once.
+  Every recording has eight such mixtures, which the images of its digit use in turn, equally often: so 3,000
+  recordings give at most 24,000 spectrograms to compute and to hold, not 70,000, and a train mixture serves
+  three or four images where all are used. A spectrogram is the logarithm of the power in 112 frames that are
+  spread evenly over the recording, however long it is; it is standardized by the mean and standard deviation
+  of the train mixtures, each counted once.
 * no recording is in two splits. FSDD by number: "official" tests on 0-4 of every speaker and digit,
   validates on 5-9 and trains on the rest; "script" tests on 40-49 and validates on 35-39. The six speakers
   are in all splits. ESC-10 by fold: 1-3 train, 4 validation, 5 test; pieces of one source share a fold.
@@ -35,8 +35,8 @@ match, here they always do; it validates on nothing. Others: six speakers (four 
 ESC-10, a subset of ESC-50; noise relative to the recording's loudness; one frame length (27.75 ms) where the
 script's depends on the recording's duration; no color map; averages of 4 x 4 blocks at size 28.
 
-With `source` "avmnist" the published folder is read instead, from `avmnist/` in the data folder (MultiBench's
-layout, see `_avmnist`); then only `size`, `train` and `seed` count, and there are no recordings to name.
+With `source` "avmnist" the published folder is read instead, from `avmnist/` in the data folder, in
+MultiBench's layout; then only `size`, `train` and `seed` count, and there are no recordings to name.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._raw import RawFile, locate
+from ._samples import Sound, shown
 from ._types import SPLITS, DatasetError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def build(
     train: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Build the three splits.
+    """Build the three splits and the sounds.
 
     Args:
         source: "files", the ingredients; "avmnist", the published folder.
@@ -157,8 +158,8 @@ def build(
     voices = read_clips(place["fsdd/recordings"], NUMBERS[clips])
     noises = read_noises(place["esc10"]) if noise == "esc10" else None
     images = blur(pixels, components)
-    audio, names = pair(labels, voices, noises, level, size, random)
-    return {
+    audio, names, sounds = pair(labels, voices, noises, level, size, random)
+    splits = {
         split: {
             "image": images[split].reshape(-1, 1, 28, 28),
             "audio": audio[split][:, None],
@@ -168,6 +169,7 @@ def build(
         }
         for split in SPLITS
     }
+    return {**splits, "sounds": sounds}
 
 
 def _check(chosen: dict[str, Any], numbers: dict[str, Any]) -> None:
@@ -321,7 +323,7 @@ def pair(
     level: float,
     size: int,
     random: np.random.Generator,
-) -> tuple[Arrays, dict[str, Arrays]]:
+) -> tuple[Arrays, dict[str, Arrays], dict[int, list[Sound]]]:
     """Give every label a recording of its digit, with noise.
 
     Args:
@@ -333,13 +335,14 @@ def pair(
         random: draws which and where.
 
     Returns:
-        split -> spectrograms (N, size, size), float32, float16 above 28; split -> the group arrays.
+        split -> spectrograms (N, size, size), float32, float16 above 28; split -> the group arrays; train
+        example -> its sounds, of the examples to be shown.
     """
     import numpy as np
 
     from ._scale import rounded
 
-    made, chosen, groups = {}, {}, {}
+    made, chosen, groups, sounds = {}, {}, {}, {}
     for split in SPLITS:
         clips, versions = list(voices[split]), VERSIONS if noises else 1
         numbers = _choose(labels[split], clips, versions, random)
@@ -351,11 +354,17 @@ def pair(
             groups[split]["group_noise"] = np.array([name for name, _ in drawn])[numbers]
             waves = _mixed(waves, [drawn[number] for number in used], noises[split], level)
         made[split] = _spectrograms(waves, len(used), size)
+        if split == "train":
+            for row in shown(labels[split]):
+                clip = clips[numbers[row] // versions]
+                piece = drawn[numbers[row]] if noises else None
+                noise = noises[split] if noises else {}
+                sounds[row] = _sounds(clip, voices[split][clip], piece, noise, level)
     mean = float(made["train"].mean(dtype=float))
     deviation = float(made["train"].std(dtype=float))
     kind = np.float32 if size == 28 else np.float16
     scaled = {split: rounded((x - mean) / deviation).astype(kind) for split, x in made.items()}
-    return {split: scaled[split][chosen[split]] for split in SPLITS}, groups
+    return {split: scaled[split][chosen[split]] for split in SPLITS}, groups, sounds
 
 
 def _mixed(
@@ -368,6 +377,20 @@ def _mixed(
 
     for wave, (name, start) in zip(waves, drawn, strict=True):
         yield mix(wave, noises[name].take(np.arange(start, start + len(wave)), mode="wrap"), level)
+
+
+def _sounds(
+    clip: str, wave: np.ndarray, piece: tuple[str, int] | None, noises: dict[str, np.ndarray], level: float
+) -> list[Sound]:
+    """A recording to listen to, and with its noise if it has one; named as their licences ask for."""
+    credit = f"{clip}.wav of the Free Spoken Digit Dataset (Jakobovski et al.), CC BY-SA 4.0"
+    sounds = [Sound("recording", credit, RATE, wave)]
+    if piece:
+        (mixed,) = _mixed([wave], [piece], noises, level)
+        source = piece[0].split("-")[1]
+        credit += f"; {piece[0]}.ogg of ESC-10 (Piczak), Freesound clip {source}, CC BY 3.0; mixed by us"
+        sounds.append(Sound("in its noise", credit, RATE, mixed))
+    return sounds
 
 
 def _spectrograms(waves: Iterable[np.ndarray], count: int, size: int) -> np.ndarray:

@@ -14,7 +14,7 @@ Recipe:
   have labels only, all positive rows before all negative ones, so that equal labels (checked too) say little;
   but within a video some of their columns correlate with the utterance's number of words, as far as the text
   features do, and not when the rows of a video are shuffled. A test shows it.
-* every column is standardized by the train split's mean and standard deviation and cut at `LIMIT` deviations
+* every column is standardized by the train split's mean and standard deviation and cut at five deviations
   (some audio and video columns have values tens of deviations away). Columns that are constant in the train
   split, a third of the video's, are 0.
 

@@ -5,7 +5,8 @@ from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap
 from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.points import accuracy_points, gain_points
 from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
-from msam.analysis.figures.setup import samples, search_points
+from msam.analysis.figures.samples import samples
+from msam.analysis.figures.setup import search_points
 from msam.analysis.figures.shares import (
     dominance_curves,
     dominant_share_curves,

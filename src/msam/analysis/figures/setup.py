@@ -1,38 +1,15 @@
-"""Samples of the data and trials of the search."""
+"""Trials of the search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import LEGEND_COLUMNS, WIDTH, empty, picture, strip
-from msam.analysis.names import PALETTE, SHOWN, color, label, marker, shown
+from msam.analysis.figures.draw import LEGEND_COLUMNS, WIDTH, picture, strip
+from msam.analysis.names import SHOWN, color, label, marker, shown
 from msam.analysis.setup import trials
 from msam.analysis.sources import Study
-
-
-@picture
-def samples(study: Study, dataset: str) -> Figure:
-    """A few samples of a dataset: a column for each, a row for each modality."""
-    description = study.descriptions.get(dataset)
-    if not description or not description.get("samples"):
-        return empty(f"no data description of {dataset}")
-    drawn, names = description["samples"], list(description["modalities"])
-    figure = Figure(figsize=(WIDTH, 0.3 + 1.5 * len(names)), layout="constrained")
-    grid = figure.subplots(len(names), len(drawn), squeeze=False)
-    for row, modality in enumerate(names):
-        for column, sample in enumerate(drawn):
-            axes = grid[row, column]
-            kind = description["modalities"][modality].get("kind", "")
-            _draw_input(axes, np.asarray(sample["inputs"][modality], dtype=float), kind)
-            if row == 0:
-                axes.set_title(str(sample["label"]))
-            if column == 0:
-                axes.set_ylabel(modality)
-    return figure
 
 
 @picture
@@ -71,16 +48,3 @@ def search_points(study: Study, methods: Iterable[str] = SHOWN) -> Figure:
     grid.figure.subplots_adjust(left=0.12, right=0.94, bottom=1.1 / grid.figure.get_figheight())
     plt.close(grid.figure)
     return grid.figure
-
-
-def _draw_input(axes: Axes, values: np.ndarray, kind: str) -> None:
-    """A picture or spectrogram (channels x height x width), a trace (channels x time), or a vector."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    if values.ndim == 3:
-        axes.imshow(values.mean(axis=0), cmap="gray", origin="lower" if kind == "spectrogram" else "upper")
-    elif values.ndim == 2:
-        for i, channel in enumerate(values.T if kind == "sequence" else values):
-            axes.plot(channel, color=PALETTE[i % len(PALETTE)], linewidth=1)
-    else:
-        axes.bar(range(values.size), values.ravel(), color=PALETTE[3])

@@ -1,0 +1,330 @@
+"""What a page says about one dataset: from its module, and from its description where there is one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from msam.analysis import docstrings
+from msam.analysis.sources import RELATIONS
+from msam.analysis.table import DASH, Block, Html, Table
+
+if TYPE_CHECKING:
+    from msam.datasets._raw import RawFile
+    from msam.datasets._source import Source
+
+LEVELS = {
+    "embedded": "made from what Python packages ship, so everybody has it, without a network",
+    "compact": "made from public files that are downloaded first, and small enough for two processor cores",
+    "paper": "one of the paper's datasets, made from its public files, for a GPU",
+}
+"""Evidence level -> what it says about a dataset."""
+
+NOT_RUN = "not run: data not available here"
+RECIPES = "recipes"
+"""The profile whose studies make one dataset in several ways; its description is of one of them only."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dataset.
+
+    Attributes:
+        source: its module, with the options of the description, or the default ones.
+        description: its data description record, None where there is none.
+        made_from: where that lies, as people write it; "" where there is none.
+        records: profile -> number of records on it.
+    """
+
+    source: Source
+    description: dict[str, Any] | None
+    made_from: str
+    records: dict[str, int]
+
+    @property
+    def evidence(self) -> str:
+        """Evidence level and what it stands for, as "embedded (miniature of AV-MNIST)"."""
+        level, stands_for = self.source.level, self.source.constant("STANDS_FOR")
+        return f"{level} ({RELATIONS.get(level, '{}').format(stands_for)})" if stands_for else level
+
+    @property
+    def state(self) -> str:
+        """How many records there are, or that it was not run."""
+        counts = ", ".join(f"{profile}: {count} records" for profile, count in self.records.items())
+        absent = not self.description and self.source.constant("FILES")
+        return counts or (NOT_RUN if absent else "no records yet")
+
+
+def read(results: str | Path, name: str) -> Entry:
+    """Read what there is on a dataset.
+
+    Args:
+        results: folder that holds the profiles.
+        name: a dataset of the package.
+
+    Raises:
+        DatasetError: there is no such dataset.
+    """
+    from msam.datasets._source import find
+
+    root, level = folder(results), find(name).level
+    places = [root / level, *sorted(path for path in root.glob("*") if path.name not in (level, RECIPES))]
+    path = next((p for place in places if (p := place / "data" / f"{name}.json").is_file()), None)
+    description = json.loads(path.read_text(encoding="utf-8")) if path else None
+    records = Counter(
+        file.relative_to(root).parts[0]
+        for file in sorted(root.glob(f"*/*/{name}/*/*.json"))
+        if not {".partial", ".failed"} & set(file.suffixes)
+    )
+    options = description["options"] if description else None
+    return Entry(find(name, options), description, label(path) if path else "", dict(records))
+
+
+def read_all(results: str | Path) -> list[Entry]:
+    """Every dataset of the package, by evidence level."""
+    from msam.datasets import names
+
+    return sorted((read(results, name) for name in names()), key=lambda e: list(LEVELS).index(e.source.level))
+
+
+def folder(results: str | Path) -> Path:
+    """The folder that holds the profiles: `results`, or the one above where `results` is a profile's."""
+    path = Path(results).resolve()
+    return path.parent if (path / "data").is_dir() else path
+
+
+def label(path: Path) -> str:
+    """A path from results/ on, as people write it; never one of a machine."""
+    parts = path.parts
+    start = max((i for i, part in enumerate(parts) if part == "results"), default=len(parts) - 1)
+    return "/".join(parts[start:])
+
+
+# Texts
+
+
+def lead(entry: Entry) -> str:
+    """What it is, what it stands for, and whether it was run."""
+    level = entry.source.level
+    title = f"**{docstrings.summary(entry.source.module.__doc__)}**"
+    about = f"Evidence level *{level}*: {LEVELS[level]}. {_relation(entry)} {_state_sentence(entry)}"
+    return f"{title}\n\n{about}"
+
+
+def _state_sentence(entry: Entry) -> str:
+    return f"{entry.state[0].upper()}{entry.state[1:]}."
+
+
+def _relation(entry: Entry) -> str:
+    level, stands_for = entry.source.level, entry.source.constant("STANDS_FOR")
+    if not stands_for:
+        return "It stands for none of the paper's datasets."
+    if level == "paper":
+        return f"It is the paper's {stands_for}."
+    return f"Tables call it *{entry.evidence}*: its numbers are not numbers on the paper's {stands_for}."
+
+
+def recipe(entry: Entry) -> str:
+    """The module's docstring without its first line: how the data are made, and what deviates."""
+    return docstrings.body(entry.source.module.__doc__)
+
+
+def commands(entry: Entry) -> str:
+    """How to get the data and run the dataset, as Markdown."""
+    from msam import studies
+
+    source, lines = entry.source, []
+    if source.constant("FILES"):
+        consent = " --accept-licence" if source.constant("CONSENT") else ""
+        lines += [f"msam data get {source.name}{consent}", f"msam data verify {source.name}"]
+    lines.append(source.command("prepare"))
+    level = source.level
+    if level in studies.names() and any(
+        source.name in study["datasets"] for study in studies.load(level)["studies"].values()
+    ):
+        lines.append(f"make reproduce PROFILE={level}")
+    consent = source.constant("CONSENT")
+    return "\n".join(["```bash", *lines, "```", *(["", consent] if consent else [])])
+
+
+def answer(entry: Entry) -> str:
+    """Sizes and state in a sentence."""
+    name, data = entry.source.name, entry.description
+    if not data:
+        return f"{name}: {entry.state}."
+    sizes = ", ".join(f"{split['size']:,} for {_PURPOSES[name]}" for name, split in data["splits"].items())
+    shared = sum(data["shared_groups"].values())
+    leak = f"{shared} groups are in two splits" if shared else "no group is in two splits"
+    return f"{name} has {len(data['classes'])} classes; examples: {sizes}; {leak}. {_state_sentence(entry)}"
+
+
+_PURPOSES = {"train": "training", "validation": "validation", "test": "testing"}
+
+
+def footer(entry: Entry) -> str:
+    """Where what is said about the data comes from and how to remake it, or that there is nothing."""
+    remake = f"{entry.source.command('describe')} --output {entry.made_from}"
+    return f"{_made_from(entry)[:-1]}; remake: `{remake}`." if entry.description else _state_sentence(entry)
+
+
+def _made_from(entry: Entry) -> str:
+    return f"Made from {entry.made_from}." if entry.description else ""
+
+
+def levels() -> str:
+    """What the evidence levels mean, as a list in Markdown."""
+    return "\n".join(f"* *{level}*: {text}." for level, text in LEVELS.items())
+
+
+def count_sentence(entries: Iterable[Entry]) -> str:
+    """How many datasets have records."""
+    entries = list(entries)
+    run = [entry.source.name for entry in entries if entry.records]
+    return f"{len(run)} of {len(entries)} datasets have records here: {', '.join(run) or 'none'}."
+
+
+# Tables
+
+
+def summary_table(entries: Iterable[Entry], pages: str = "") -> Table:
+    """Every dataset in one row, with a link to its page.
+
+    Args:
+        entries: the datasets.
+        pages: folder of their pages, as seen from the page that shows the table.
+    """
+    rows, data = [], []
+    for entry in entries:
+        name, source = entry.source.name, entry.source
+        row = {
+            "dataset": name,
+            "evidence": entry.evidence,
+            "records": entry.state,
+            "title": source.constant("TITLE"),
+            "modalities": ", ".join(source.kinds),
+        }
+        data.append(row)
+        rows.append(row | {"dataset": Html(f'<a href="{escape(pages + name)}.html">{escape(name)}</a>')})
+    made = "Made from the datasets' modules and the records; remake: `make reproduce`."
+    return Table("The datasets", (Block(pd.DataFrame(rows)),), pd.DataFrame(data), "", made, file="datasets")
+
+
+def facts_table(entry: Entry) -> Table:
+    """Origin, licence and what else a module says of its dataset in a line."""
+    source = entry.source
+    facts = {
+        "title": source.constant("TITLE"),
+        "evidence": entry.evidence,
+        "stands for": source.constant("STANDS_FOR") or "none of the paper's datasets",
+        "origin": source.constant("ORIGIN"),
+        "licence": source.constant("LICENSE"),
+        "classes": f"{len(source.classes)}: {', '.join(source.classes)}",
+        "checksum": (entry.description or {}).get("checksum", DASH)[:12],
+        "records": entry.state,
+    }
+    return _table(entry, "In short", [{"": key, " ": value} for key, value in facts.items()], "facts")
+
+
+def modalities_table(entry: Entry) -> Table:
+    """Kind, shape and stored type of every modality."""
+    shapes = (entry.description or {}).get("modalities", {})
+    rows = [
+        {
+            "modality": modality,
+            "kind": kind,
+            "shape": " x ".join(map(str, shapes.get(modality, {}).get("shape", []))) or DASH,
+            "stored as": entry.source.stored[modality],
+        }
+        for modality, kind in entry.source.kinds.items()
+    ]
+    note = (
+        "Shapes without the batch: channels x height x width, channels x time, time x features, or features."
+    )
+    return _table(entry, "Modalities", rows, "modalities", note)
+
+
+def splits_table(entry: Entry) -> Table:
+    """Each split: number of examples, distinct groups, and groups found in two splits."""
+    data = entry.description or {"splits": {}}
+    rows = [
+        {
+            "split": split,
+            "examples": content["size"],
+            "distinct groups": ", ".join(f"{n} {group}" for group, n in content["groups"].items()) or DASH,
+            "shared with another split": ", ".join(
+                f"{data['shared_groups'][group]} {group}" for group in content["groups"]
+            )
+            or DASH,
+        }
+        for split, content in data["splits"].items()
+    ]
+    note = "Groups are what must not be in two splits: a speaker, a subject, an image."
+    return _table(entry, "Splits", rows, "splits", note)
+
+
+def classes_table(entry: Entry) -> Table:
+    """Examples of each class in each split."""
+    data = entry.description or {"classes": [], "splits": {}}
+    counts = {split: content["class_counts"] for split, content in data["splits"].items()}
+    rows = [
+        {"class": name, **{split: numbers[k] for split, numbers in counts.items()}}
+        for k, name in enumerate(data["classes"])
+    ]
+    return _table(entry, "Examples of each class", rows, "classes")
+
+
+def options_table(entry: Entry) -> Table:
+    """Every option of the dataset with the value used, its default and its meaning."""
+    from msam.datasets._source import find
+
+    defaults = find(entry.source.name).options
+    meanings = docstrings.arguments(entry.source.module.build.__doc__)
+    rows = [
+        {
+            "option": option,
+            "meaning": meanings.get(option, DASH).replace("`", ""),
+            "used": json.dumps(value),
+            "default": json.dumps(defaults[option]),
+        }
+        for option, value in entry.source.options.items()
+    ]
+    return _table(entry, "Options", rows, "options")
+
+
+def files_table(entry: Entry) -> Table:
+    """The files it is made from: where they go, where they come from, how they are checked."""
+    rows = [
+        {"file or folder": file.path, "from": _origin(file), "checked": _checked(file)}
+        for file in entry.source.constant("FILES")
+    ]
+    note = "Paths are below the folder MSAM_DATA."
+    return _table(entry, "Files", rows, "files", note, "Nothing is downloaded.")
+
+
+def _origin(file: RawFile) -> Html | str:
+    if not file.urls:
+        return file.note
+    address = escape(file.urls[0])
+    return Html(f'<a href="{address}" style="overflow-wrap: anywhere">{address}</a>')
+
+
+def _checked(file: RawFile) -> str:
+    counts = [f"{count:,} files {pattern}" for pattern, count in file.members]
+    return (
+        ", ".join([*([f"{file.checksum[:16]}..."] if file.checksum else []), *counts]) or "that it is there"
+    )
+
+
+def _table(entry: Entry, title: str, rows: list[dict], file: str, note: str = "", without: str = "") -> Table:
+    frame = pd.DataFrame(rows)
+    data = frame.map(lambda value: value.text if isinstance(value, Html) else value)
+    block = Block(frame, "" if rows else without or _state_sentence(entry))
+    name = f"{entry.source.name}_{file}"
+    return Table(title, (block,), data, note if rows else "", _made_from(entry), file=name)
