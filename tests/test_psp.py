@@ -274,7 +274,7 @@ def test_evaluation_counts_segments(monkeypatch):
     torch.manual_seed(0)
     model, split = build_classifier(KINDS, SHAPES, CLASSES, "psp", 8, size="paper"), data()
     found = training.evaluate(model, split)
-    logits = copy.deepcopy(model).eval()(split.inputs).unflatten(0, (24, SEGMENTS))
+    logits = copy.deepcopy(model).eval()(split.inputs).detach().unflatten(0, (24, SEGMENTS))
     right = sum(
         int(logits[i, t].argmax()) == int(split.labels[i, t]) for i in range(24) for t in range(SEGMENTS)
     )
