@@ -9,7 +9,7 @@ import torch
 from conftest import same_shapes
 from test_crema_d import CONFIG, write_video
 
-from msam import datasets
+from msam import cells, datasets, records, studies
 from msam.datasets import DatasetError, _video, ave
 from msam.training import train_seed
 
@@ -20,6 +20,7 @@ pytest.importorskip("soundfile")
 SIZES = {"train": 20, "validation": 8, "test": 8}
 COUNT = sum(SIZES.values())
 CLIPS = {"kind": "clips", "side": 16, "frames": 2}
+SEGMENTS, KINDS = {"kind": "segments"}, ("audio", "visual")
 
 
 def write_h5(path, key, value):
@@ -73,6 +74,10 @@ def read(path):
         return file["avadataset"][:]
 
 
+def half(array):
+    return array.astype(np.float16)
+
+
 def test_segments_from_features_to_a_trained_model(data):
     dataset = datasets.load("ave", {"duplicates": "keep"})
     assert len(dataset.classes) == 29
@@ -93,6 +98,95 @@ def test_segments_from_features_to_a_trained_model(data):
     result = train_seed(CONFIG | {"fusion": "early"}, dataset, 0)
     assert result["state"] == "done"
     assert np.isfinite(result["final"]["last"]["test"]["loss"])
+
+
+def test_videos_with_a_class_for_every_segment_keep_their_places(data, monkeypatch):
+    for large in (False, True):
+        monkeypatch.setattr("msam.datasets._cache.SMALL", 1 if large else 2**30)
+        dataset = datasets.load("ave", SEGMENTS | {"duplicates": "keep"})
+        assert len(dataset.classes) == 29
+        for split, rows in {"train": range(20), "validation": range(20, 28), "test": range(28, 36)}.items():
+            part, order = dataset.splits[split], list(rows)[::-1]
+            audio, visual = (read(data / f"{m}_feature.h5")[sorted(order)][::-1] for m in KINDS)
+            torch.testing.assert_close(part.inputs["audio"], torch.tensor(audio.copy()).float())
+            assert torch.equal(part.inputs["visual"], torch.tensor(half(visual)).flatten(2, 3))
+            assert torch.equal(part.labels, torch.tensor(truth([lines()[k] for k in order])).argmax(2))
+
+
+def test_the_places_are_read_in_blocks_in_any_order_of_the_rows(data, monkeypatch):
+    rows = np.random.default_rng(1).permutation(COUNT)
+    for name, part in zip(("train", "val", "test"), np.split(rows, [20, 28]), strict=True):
+        write_h5(data / f"{name}_order.h5", "order", part)
+    real = ave._blocks
+
+    def few(*arguments):
+        for block in real(*arguments):
+            yield from np.split(block, range(7, len(block), 7))
+
+    monkeypatch.setattr(ave, "_blocks", few)
+    train = datasets.load("ave", SEGMENTS | {"duplicates": "keep"}).splits["train"]
+    visual = read(data / "visual_feature.h5").reshape(COUNT, 10, 49, 5)[rows[:20]]
+    assert torch.equal(train.inputs["visual"], torch.tensor(half(visual)))
+
+
+def test_the_description_counts_segments(data):
+    found = datasets.describe("ave", SEGMENTS)
+    assert found["modalities"]["visual"] == {"kind": "segment_maps", "shape": [10, 49, 5]}
+    test = found["splits"]["test"]
+    assert (test["size"], sum(test["class_counts"])) == (8, 80)
+    assert test["class_counts"][28] == 10  # rows 30 and 33 have an event of 5 s
+    assert [sample["label"].partition(", b")[0] for sample in found["samples"]] == list(ave.EVENTS[:4])
+    assert found["samples"][2]["label"] in ("Bark", "Bark, background")
+    features = datasets.describe("ave")
+    for split, part in found["splits"].items():
+        assert part["class_counts"] == features["splits"][split]["class_counts"]
+
+
+def test_a_value_too_large_for_half_precision_is_refused(data):
+    visual = read(data / "visual_feature.h5")
+    visual[3, 2, 1, 1, 0] = 1e5
+    write_h5(data / "visual_feature.h5", "avadataset", visual)
+    with pytest.raises(DatasetError, match="visual has values that are not finite"):
+        datasets.load("ave", SEGMENTS)
+
+
+STUDY = """
+seeds: 1
+defaults:
+  {epochs: 2, batch_size: 8, width: 8, size: paper, rho: 0.05, threads: 1, optimizer:
+    {lr: 0.01, momentum: 0.9, weight_decay: 1.0e-4, milestones: [0.7], gamma: 0.1}}
+studies:
+  main:
+    datasets: {ave: {modalities: [audio, visual], options: {kind: segments}}}
+    fusions: [psp]
+    methods:
+      unimodal: {each: modality, rho: false}
+      joint: {rho: false}
+      sam: {}
+      msam: {}
+      msam+response: {reading: response}
+      msam+encoder: {reading: encoder}
+      mixture: {share: msam}
+      uniform: {rho: false}
+"""
+
+
+def test_from_the_feature_files_to_records_of_psp(data, tmp_path):
+    (tmp_path / "segments.yaml").write_text(STUDY)
+    datasets.prepare("ave", SEGMENTS)
+    found = {}
+    for cell in studies.cells(studies.load(str(tmp_path / "segments.yaml"))):
+        cells.run(cell, [0], results=tmp_path, device="cpu")
+        record = found[cell.name] = records.read(cell.path(tmp_path))
+        if record["state"] == "done":
+            (seed,) = record["seeds"]
+            assert (seed["state"], len(seed["epochs"]), seed["steps"]) == ("done", 2, 4)
+            for accuracy in seed["final"]["last"]["test"]["accuracy"].values():
+                assert round(80 * accuracy, 4) % 1 == 0, "8 videos of 10 segments"
+    undefined = {name: record["reason"] for name, record in found.items() if record["state"] == "undefined"}
+    assert set(undefined) == {"unimodal+audio", "unimodal+visual", "uniform"}
+    assert all("guides" in reason for reason in undefined.values())
+    assert not list(tmp_path.rglob("*.failed.json"))
 
 
 def test_sequences_are_videos_with_28_classes(data):
@@ -189,7 +283,7 @@ def test_faults_of_a_list(data, line, message):
 
 def test_options_out_of_range_and_an_empty_list(data):
     for options, message in (
-        ({"kind": "segments"}, "kind is 'segments'; choose from features, sequences, clips"),
+        ({"kind": "frames"}, "kind is 'frames'; choose from features, segments, sequences, clips"),
         ({"duplicates": "maybe"}, "duplicates is 'maybe'; choose from remove, keep"),
         ({"frames": 0}, "frames is 0"),
         ({"side": 0}, "side is 0"),

@@ -538,6 +538,10 @@ def test_missing_raw_files_are_named_with_the_command(cache):
         ("made['train']['label'] = made['train']['label'] + 1", "train: labels 1..2 outside 0..1"),
         ("made['train']['label'] = made['train']['label'] - 1", "train: labels -1..0 outside 0..1"),
         ("made['train']['label'] = made['train']['label'] * 1.0", "train: labels must be integers"),
+        (
+            "made['test']['label'] = made['test']['label'][:, None]",
+            "test: labels must be integers in 1 dimension(s), not int64 (8, 1)",
+        ),
         ("made['validation']['label'] *= 0", "validation: every example has class 0"),
         ("made['test'] = {k: v[:0] for k, v in made['test'].items()}", "test: no examples"),
         ("made['test']['a'] = made['test']['a'][1:]", "test: 7 rows of a for 8 labels"),
@@ -564,8 +568,10 @@ def test_a_bad_dataset_is_refused_in_one_line(outside, cache, breakage, message)
     assert entries(cache) in ([], [".lock"])
 
 
-def test_check_split_accepts_a_good_split():
-    check_split("here", {"a": np.zeros((4, 2)), "label": np.array([0, 1, 1, 0])}, {"a": "float32"}, 2)
+@pytest.mark.parametrize("label", [[0, 1, 1, 0], [[0, 1]] * 4])
+def test_check_split_accepts_a_good_split(label):
+    label = np.array(label)
+    check_split("here", {"a": np.zeros((4, 2)), "label": label}, {"a": "float32"}, 2, label.ndim)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,6 @@ def coalition_logits(
         Logits, (2^M - 1) x B x C, in the order of `msam.shapley.coalitions(model.modalities)`.
     """
     modalities = model.modalities
-    batch = len(features[modalities[0]])
     todo = coalitions(tuple(modalities))[: None if full is None else -1]
     if not todo:
         return full[None]  # type: ignore[index]
@@ -58,10 +57,10 @@ def coalition_logits(
         zeros = {m: features[m].new_zeros(1, *inputs[m].shape[1:]) for m in modalities}
         muted = model.encode(zeros)
         stacked = {
-            m: torch.cat([features[m] if m in s else muted[m].expand(batch, -1) for s in todo])
+            m: torch.cat([features[m] if m in s else muted[m].expand_as(features[m]) for s in todo])
             for m in modalities
         }
-        logits = model.fuse(stacked).unflatten(0, (len(todo), batch))
+        logits = model.fuse(stacked).unflatten(0, (len(todo), -1))
     return logits if full is None else torch.cat([logits, full[None]])
 
 

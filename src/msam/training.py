@@ -27,12 +27,15 @@ EVALUATION_BATCH = 512
 
 
 def batches(split: Split, size: int, order: torch.Generator) -> Iterator[Split]:
-    """Shuffled batches of the split; an incomplete last batch is left out (BatchNorm needs more than one)."""
+    """Shuffled batches of the split; an incomplete last batch is left out (BatchNorm needs more than one).
+
+    Labels come in one dimension, those of the segments of a video one after the other, as the logits do.
+    """
     device = split.labels.device
     for index in torch.randperm(len(split), generator=order).split(size):
         if len(index) == min(size, len(split)):
             inputs = {m: _sent(x[index.to(x.device)], device) for m, x in split.inputs.items()}
-            yield Split(inputs, split.labels[index.to(device)])
+            yield Split(inputs, split.labels[index.to(device)].flatten())
 
 
 def _sent(x: Tensor, device: torch.device) -> Tensor:
@@ -51,14 +54,13 @@ def evaluate(model: MultimodalClassifier, split: Split) -> dict[str, Any]:
         modality's head with late fusion, of its response with early fusion. `shares`: v_m (Eq. 20) of
         the split's accuracies.
     """
-    names = model.modalities
+    names, labels = model.modalities, split.labels.flatten()
     parts: list[Tensor] = []
     heads: list[Tensor] = []
     with evaluation_mode(model):
         for start in range(0, len(split), EVALUATION_BATCH):
             inputs = {
-                m: _sent(split.inputs[m][start : start + EVALUATION_BATCH], split.labels.device)
-                for m in names
+                m: _sent(split.inputs[m][start : start + EVALUATION_BATCH], labels.device) for m in names
             }
             features = model.encode(inputs)
             parts.append(coalition_logits(model, inputs, features))
@@ -72,12 +74,11 @@ def evaluate(model: MultimodalClassifier, split: Split) -> dict[str, Any]:
         return dict(zip(names, map(float, values), strict=True))
 
     return {
-        "loss": float(F.cross_entropy(fused, split.labels)),
-        "accuracy": {"fused": float(accuracy(fused, split.labels))}
-        | by_modality(accuracy(answers, split.labels)),
-        "head_accuracy": by_modality(accuracy(own, split.labels)) if heads else {},
-        "modality_loss": by_modality(F.cross_entropy(z, split.labels) for z in own),
-        "shares": by_modality(batch_shares(logits, split.labels, names)),
+        "loss": float(F.cross_entropy(fused, labels)),
+        "accuracy": {"fused": float(accuracy(fused, labels))} | by_modality(accuracy(answers, labels)),
+        "head_accuracy": by_modality(accuracy(own, labels)) if heads else {},
+        "modality_loss": by_modality(F.cross_entropy(z, labels) for z in own),
+        "shares": by_modality(batch_shares(logits, labels, names)),
     }
 
 

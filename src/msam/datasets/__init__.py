@@ -5,11 +5,12 @@ To add a dataset, add one module to this package, or write it anywhere else and 
 
 * ``TITLE``, ``ORIGIN``, ``LICENSE``: one line of text each;
 * ``STANDS_FOR``: the paper's dataset it stands in for, or None;
-* ``CLASSES``: the class names; ``KINDS``: modality -> "image", "spectrogram", "sensor", "vector" or
-  "sequence" (either may be a function of the options instead);
+* ``CLASSES``: the class names; ``KINDS``: modality -> "image", "spectrogram", "sensor", "vector",
+  "sequence", "segments" (T x D) or "segment_maps" (T x places x D) (either may be a function of the options
+  instead);
 * ``build(**options)``: split ("train", "validation", "test") -> arrays: one a modality, first axis the
-  example; ``label``, the class numbers; ``group_<name>`` (voice, subject, ...): what two splits must never
-  share.
+  example; ``label``, the class numbers, N x T where a modality has segments; ``group_<name>`` (voice,
+  subject, ...): what two splits must never share.
   The keyword defaults of ``build`` are the dataset's options and their defaults. Two more keys may be there:
   ``report``, what else there is to say, plain JSON: names and numbers of clips that are corrupt or missing;
   ``sounds``, where the licence allows it: number of a train example -> `_samples.Sound` each, of the examples

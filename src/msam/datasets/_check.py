@@ -37,9 +37,10 @@ def collect(source: Source, built: dict[str, dict[str, np.ndarray]]) -> Arrays:
         )
     arrays: Arrays = {}
     stored = source.stored
+    dimensions = 2 if set(source.kinds.values()) & {"segments", "segment_maps"} else 1
     for split in SPLITS:
         parts = {name: np.asarray(value) for name, value in built[split].items()}
-        check_split(f"dataset '{source.name}', {split}", parts, stored, len(source.classes))
+        check_split(f"dataset '{source.name}', {split}", parts, stored, len(source.classes), dimensions)
         for name, value in parts.items():
             dtype = stored.get(name, np.int64 if name == "label" else value.dtype)
             arrays[f"{split}/{name}"] = np.ascontiguousarray(value, dtype=dtype)
@@ -61,7 +62,7 @@ def collect(source: Source, built: dict[str, dict[str, np.ndarray]]) -> Arrays:
     return arrays
 
 
-def check_split(where: str, parts: Arrays, stored: dict[str, str], classes: int) -> None:
+def check_split(where: str, parts: Arrays, stored: dict[str, str], classes: int, dimensions: int) -> None:
     """Check one split.
 
     Args:
@@ -70,6 +71,7 @@ def check_split(where: str, parts: Arrays, stored: dict[str, str], classes: int)
         stored: modality -> type it is stored in. Only float32 is converted to; an array of another stored
             type must have it.
         classes: number of classes.
+        dimensions: of the labels: 1, or 2 where every segment of an example has one.
 
     Raises:
         DatasetError: a missing, unknown or misaligned array, one of another type, an empty split, a single
@@ -88,9 +90,10 @@ def check_split(where: str, parts: Arrays, stored: dict[str, str], classes: int)
     labels = parts["label"]
     if labels.size == 0:
         raise DatasetError(f"{where}: no examples")
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    if labels.ndim != dimensions or not np.issubdtype(labels.dtype, np.integer):
         raise DatasetError(
-            f"{where}: labels must be integers in one dimension, not {labels.dtype} {labels.shape}"
+            f"{where}: labels must be integers in {dimensions} dimension(s), not {labels.dtype}"
+            f" {labels.shape}"
         )
     for name, value in parts.items():
         if len(np.atleast_1d(value)) != len(labels):
@@ -100,7 +103,7 @@ def check_split(where: str, parts: Arrays, stored: dict[str, str], classes: int)
     if labels.min() < 0 or labels.max() >= classes:
         raise DatasetError(f"{where}: labels {labels.min()}..{labels.max()} outside 0..{classes - 1}")
     if len(np.unique(labels)) == 1:
-        raise DatasetError(f"{where}: every example has class {labels[0]}")
+        raise DatasetError(f"{where}: every example has class {labels.flat[0]}")
     for name, dtype in stored.items():
         if dtype not in ("float32", parts[name].dtype.name):
             raise DatasetError(f"{where}: {name} is {parts[name].dtype}; it is to be stored as {dtype}")
@@ -175,7 +178,7 @@ def description(
         "splits": {
             split: {
                 "size": len(labels[split]),
-                "class_counts": np.bincount(labels[split], minlength=len(classes)).tolist(),
+                "class_counts": np.bincount(labels[split].ravel(), minlength=len(classes)).tolist(),
                 "groups": {
                     group: len(np.unique(arrays[f"{split}/group_{group}"])) for group in _groups(arrays)
                 },
@@ -185,7 +188,7 @@ def description(
         "shared_groups": shared_groups(arrays),
         "samples": [
             {
-                "label": classes[labels["train"][row]],
+                "label": ", ".join(classes[k] for k in np.unique(labels["train"][row])),
                 "inputs": {name: preview(arrays[f"train/{name}"][row]) for name in kinds},
                 **sounds(heard or {}, row),
             }

@@ -86,7 +86,7 @@ def gather(
     done = json.loads(journal.read_text()) if journal.is_file() else {}
     resumed = done.get("names") == key
     arrays: dict[str, np.ndarray] = {
-        name: _array(folder / f"{name}.npy", (len(names), *shape), dtype, resumed)
+        name: on_disk(folder / f"{name}.npy", (len(names), *shape), dtype, resumed)
         for name, (shape, dtype) in shapes.items()
     }
     if not resumed:
@@ -147,7 +147,8 @@ def split_rows(
     return parts
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: str, resumed: bool) -> np.memmap:
+def on_disk(path: Path, shape: tuple[int, ...], dtype: str, resumed: bool = False) -> np.memmap:
+    """An array of zeros in a new file, mapped; the one that is there, where a run goes on."""
     from numpy.lib.format import open_memmap
 
     if resumed:

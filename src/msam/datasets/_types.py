@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("train", "validation", "test")
-INPUT_KINDS = ("image", "spectrogram", "sensor", "vector", "sequence")
+INPUT_KINDS = ("image", "spectrogram", "sensor", "vector", "sequence", "segments", "segment_maps")
 STORED_TYPES = ("float32", "float16", "uint8")
 LEVELS = ("embedded", "compact", "paper")
 
@@ -25,7 +25,7 @@ class Split:
 
     Attributes:
         inputs: modality -> tensor, N first; float32 unless the dataset stores the modality in a smaller type.
-        labels: int64 tensor of class numbers, shape (N,).
+        labels: int64 tensor of class numbers, shape (N,), or (N, T) for one a segment.
     """
 
     inputs: dict[str, Tensor]

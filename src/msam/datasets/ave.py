@@ -3,11 +3,13 @@
 Kinds:
 
 * "features": the public VGGish and VGG19 features. An example is a segment of 1 s, its class one of 29 (the
-  28 events and background). This is the segment task of AGM and PSP, cut into single segments: a classifier
-  here gives one answer an example, so what a segment's neighbours tell is not used, and PSP's net, which
-  attends over places and time of both modalities before any fusion, is no encoder of one modality. The
-  7 x 7 places of the visual feature are averaged, as in the authors' cross-modal matching.
-* "sequences": the same features, an example is a video of 10 segments, its class the event (28).
+  28 events and background). This is the segment task of AGM and PSP, cut into single segments, so what a
+  segment's neighbours tell is not used. The 7 x 7 places of the visual feature are averaged, as in the
+  authors' cross-modal matching.
+* "segments": the segment task of AGM and PSP itself. An example is a video of 10 segments with its places,
+  49 x 512 a segment in half precision, and a class of 29 for every segment. For the fusion "psp".
+* "sequences": the same features, an example is a video of 10 segments, its class the event (28); places
+  averaged.
 * "clips": from the videos themselves, as PMR, OGM-GE and ReconBoost do. The sound between the event's start
   and end, repeated to 10 s, as a spectrogram of 257 x 1004 (16 kHz, window 512, overlap 353, logarithm,
   standardized by clip); the frame in the middle of each of `frames` equal parts of the event; 28 classes.
@@ -24,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._clips import Clip, gather, refuse_if_many, split_rows
+from ._clips import Clip, gather, on_disk, refuse_if_many, split_rows
 from ._raw import RawFile, hash_options, locate, raw_folder, work_folder
 from ._types import DatasetError
 
@@ -69,7 +71,14 @@ EVENTS = (
 )
 """In the order of the columns of the public label files; column 29 is background."""
 
-INPUT_KINDS = {"features": "vector", "sequences": "sequence"}
+INPUT_KINDS = {
+    "features": ("vector", "vector"),
+    "segments": ("segments", "segment_maps"),
+    "sequences": ("sequence", "sequence"),
+    "clips": ("spectrogram", "image"),
+}
+"""Kind -> kinds of input of audio and visual."""
+
 SEGMENTS, RATE, FRAMES_OF_SOUND = 10, 16_000, 1004
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 """Split -> how the authors' files name it."""
@@ -88,20 +97,18 @@ ANNOTATION_COMMIT = "607f15965eb1141c2fd48bbe461f1703cc426c45"
 
 
 def CLASSES(kind: str, **_: Any) -> tuple[str, ...]:  # noqa: N802
-    """The 28 events and, for single segments, background."""
-    return (*EVENTS, "background") if kind == "features" else EVENTS
+    """The 28 events and, where segments have classes, background."""
+    return (*EVENTS, "background") if kind in ("features", "segments") else EVENTS
 
 
 def KINDS(kind: str, **_: Any) -> dict[str, str]:  # noqa: N802
     """Modality -> kind of input."""
-    if kind == "clips":
-        return {"audio": "spectrogram", "visual": "image"}
-    return dict.fromkeys(("audio", "visual"), INPUT_KINDS.get(kind, "vector"))
+    return dict(zip(("audio", "visual"), INPUT_KINDS.get(kind, INPUT_KINDS["features"]), strict=True))
 
 
 def STORED(kind: str, **_: Any) -> dict[str, str]:  # noqa: N802
-    """Frames are kept as bytes."""
-    return {"visual": "uint8"} if kind == "clips" else {}
+    """Frames are kept as bytes, features with their places in half precision."""
+    return {"clips": {"visual": "uint8"}, "segments": {"visual": "float16"}}.get(kind, {})
 
 
 def FILES(kind: str, **_: Any) -> tuple[RawFile, ...]:  # noqa: N802
@@ -134,7 +141,7 @@ def build(
     """Build the three splits and the report.
 
     Args:
-        kind: "features", "sequences" or "clips".
+        kind: "features", "segments", "sequences" or "clips".
         duplicates: "remove" or "keep".
         frames: frames of a clip; kind "clips" only.
         side: rows and columns of a frame; kind "clips" only.
@@ -144,7 +151,7 @@ def build(
         DatasetError: an option out of range, or a file that is missing or has a fault.
     """
     problems = {
-        f"kind is {kind!r}; choose from features, sequences, clips": kind not in (*INPUT_KINDS, "clips"),
+        f"kind is {kind!r}; choose from {', '.join(INPUT_KINDS)}": kind not in INPUT_KINDS,
         f"duplicates is {duplicates!r}; choose from remove, keep": duplicates not in ("remove", "keep"),
         f"frames is {frames}; must be 1 to 16": not 1 <= frames <= 16,
         f"side is {side}; must be 8 to 1024": not 8 <= side <= 1024,
@@ -153,26 +160,26 @@ def build(
     for problem, found in problems.items():
         if found:
             raise DatasetError(f"dataset 'ave': {problem}")
+    options = {
+        "kind": kind,
+        "duplicates": duplicates,
+        "frames": frames,
+        "side": side,
+        "tolerate": tolerate,
+    }
     if kind == "clips":
-        options = {
-            "kind": kind,
-            "duplicates": duplicates,
-            "frames": frames,
-            "side": side,
-            "tolerate": tolerate,
-        }
         return _clips(duplicates == "remove", frames, side, tolerate, hash_options(options))
-    return _features(kind == "features", duplicates == "remove")
+    return _features(kind, duplicates == "remove", hash_options(options))
 
 
-def _features(segments: bool, remove: bool) -> dict[str, Any]:
+def _features(kind: str, remove: bool, options_hash: str) -> dict[str, Any]:
     """Examples from the feature files: single segments, or videos."""
     import numpy as np
 
     labels_path = next((name for name in LABEL_NAMES if (raw_folder() / name).is_file()), LABELS)
     places = locate("ave", [AUDIO, VISUAL, labels_path, ANNOTATIONS, *ORDERS.values()])
     events = read_list(places[ANNOTATIONS])
-    audio, visual, labels = _read_features(places[AUDIO], places[VISUAL], places[labels_path], len(events))
+    audio, labels = _read_features(places[AUDIO], places[labels_path], len(events))
     orders = {split: _order(places[path], len(events)) for split, path in ORDERS.items()}
     disagreeing = _disagreement(labels, events)
     if disagreeing > 0.1 * len(events):
@@ -182,34 +189,62 @@ def _features(segments: bool, remove: bool) -> dict[str, Any]:
         )
     listed = {split: [events[row].video for row in rows] for split, rows in orders.items()}
     kept, report = deduplicated(listed, remove)
+    rows = {split: np.array([orders[split][k] for k in kept[split]], dtype=np.int64) for split in kept}
+    if kind == "segments":
+        visual = _with_places(places[VISUAL], len(events), rows, work_folder("ave", options_hash))
+    else:
+        averaged = _averaged(places[VISUAL], len(events))
+        visual = {split: averaged[part] for split, part in rows.items()}
     built: dict[str, Any] = {}
-    for split, positions in kept.items():
-        rows = np.array([orders[split][position] for position in positions], dtype=np.int64)
-        videos = np.array([events[row].video for row in rows])
-        if segments:
-            arrays = {"audio": audio[rows].reshape(-1, audio.shape[2])}
-            arrays["visual"] = visual[rows].reshape(-1, visual.shape[2])
-            arrays["label"] = labels[rows].argmax(axis=2).reshape(-1).astype(np.int64)
-            videos = np.repeat(videos, SEGMENTS)
+    for split, part in rows.items():
+        arrays = {"audio": audio[part], "visual": visual[split]}
+        videos = np.array([events[row].video for row in part])
+        if kind == "sequences":
+            arrays["label"] = np.array([events[row].label for row in part], dtype=np.int64)
         else:
-            label = np.array([events[row].label for row in rows], dtype=np.int64)
-            arrays = {"audio": audio[rows], "visual": visual[rows], "label": label}
+            arrays["label"] = labels[part].argmax(axis=2).astype(np.int64)
+        if kind == "features":
+            arrays = {name: values.reshape(-1, *values.shape[2:]) for name, values in arrays.items()}
+            videos = np.repeat(videos, SEGMENTS)
         built[split] = {**arrays, **({"group_video": videos} if remove else {})}
     return {**built, "report": {**report, "labels_unlike_annotations": disagreeing}}
 
 
-def _read_features(
-    audio: Path, visual: Path, labels: Path, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Audio (N, 10, 128), visual averaged over its places (N, 10, 512), and one-hot labels (N, 10, 29)."""
+def _averaged(path: Path, count: int) -> np.ndarray:
+    """The visual features averaged over their places, (N, 10, 512)."""
+    import numpy as np
+
+    blocks = _blocks(path, (count, SEGMENTS, None, None, None))
+    return np.concatenate([block.mean(axis=(2, 3)) for block in blocks]).astype(np.float32)
+
+
+def _with_places(path: Path, count: int, rows: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    """Split -> the visual features of its rows, (N, 10, 49, 512) in half precision, mapped from the disk."""
+    import numpy as np
+
+    visual: dict[str, np.ndarray] = {}
+    done = 0
+    for block in _blocks(path, (count, SEGMENTS, None, None, None)):
+        with np.errstate(over="ignore"):  # an infinity is refused later
+            half = block.reshape(len(block), SEGMENTS, -1, block.shape[4]).astype(np.float16)
+        for split, part in rows.items():
+            if split not in visual:
+                visual[split] = on_disk(folder / f"{split}.npy", (len(part), *half.shape[1:]), "float16")
+            here = np.flatnonzero((part >= done) & (part < done + len(block)))
+            visual[split][here] = half[part[here] - done]
+        done += len(block)
+    return visual
+
+
+def _read_features(audio: Path, labels: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Audio (N, 10, 128) and one-hot labels (N, 10, 29)."""
     import numpy as np
 
     sound = np.concatenate([*_blocks(audio, (count, SEGMENTS, None))])
-    seen = np.concatenate([x.mean(axis=(2, 3)) for x in _blocks(visual, (count, SEGMENTS, None, None, None))])
     truth = np.concatenate([*_blocks(labels, (count, SEGMENTS, len(EVENTS) + 1))])
     if not ((truth == 0) | (truth == 1)).all() or not (truth.sum(axis=2) == 1).all():
         raise DatasetError(f"{labels}: not one event or background for every segment")
-    return sound.astype(np.float32), seen.astype(np.float32), truth
+    return sound.astype(np.float32), truth
 
 
 def _blocks(path: Path, shape: tuple[int | None, ...], key: str = KEY) -> Iterator[np.ndarray]:

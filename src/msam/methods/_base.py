@@ -45,6 +45,9 @@ class Method:
     compares = False
     """Whether the method compares modalities, so that one alone is not enough."""
 
+    reads_features = False
+    """Whether it reads what the encoders give, which must then be one vector an example and modality."""
+
     def modalities(self, names: Sequence[str]) -> list[str]:
         """The modalities the model gets; all of them unless the method says otherwise."""
         return list(names)
@@ -53,6 +56,11 @@ class Method:
         """Raise `UnsupportedCell` where the method is not defined, `ValueError` where options are wrong."""
         if self.compares and len(modalities) < 2:
             raise UnsupportedCell("it compares modalities, so it needs at least two")
+        if self.reads_features and fusion == "psp":
+            raise UnsupportedCell(
+                "it reads a feature vector of each modality, and in PSP's network the sound guides the"
+                " attention over the places before there is one of the pictures"
+            )
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Take the model, its base optimizer (one param group a modality) and the cell's configuration."""

@@ -62,7 +62,7 @@ class CGGM(Method):
         scale: factor on the encoders' gradients (the authors: 1.3).
     """
 
-    compares = True
+    compares = reads_features = True
 
     def __init__(self, weight: float = 0.2, scale: float = 1.3) -> None:
         self.weight, self.scale = weight, scale

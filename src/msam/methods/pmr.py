@@ -60,7 +60,7 @@ class PMR(Method):
         batches: batches of an epoch that the prototypes are made from.
     """
 
-    compares = True
+    compares = reads_features = True
 
     def __init__(
         self, alpha: float = 1.0, entropy: float = 0.1, early: float = 0.25, batches: int = 4

@@ -27,6 +27,8 @@ Gradients = dict[Tensor, Tensor]
 class Uniform(Method):
     """Joint training with auxiliary single-modality losses of weight one."""
 
+    reads_features = True
+
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Add the auxiliary heads to the optimizer."""
         super().setup(model, optimizer, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msam.methods._base import UnsupportedCell
 from msam.methods.joint import Joint
 
 
@@ -22,6 +23,8 @@ class Unimodal(Joint):
         return [self.modality]
 
     def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """Refuse a modality that the data set lacks."""
+        """Refuse PSP's network, which needs both modalities, and a modality that the data set lacks."""
+        if fusion == "psp":
+            raise UnsupportedCell("in PSP's network one modality guides the attention over the other")
         if self.modality not in modalities:
             raise ValueError(f"unknown modality {self.modality!r}; choose from {', '.join(modalities)}")

@@ -5,11 +5,13 @@ from msam.models.encoders import ENCODERS, ConvEncoder, SequenceEncoder, VectorE
 from msam.models.fast import FAST, FastEncoder
 from msam.models.fusion import FUSIONS, EarlyFusion, LateFusion, Maxout
 from msam.models.paper import FunnyTransformer, ResNetEncoder
+from msam.models.psp import PSP_KINDS, PSPFusion
 
 __all__ = [
     "ENCODERS",
     "FAST",
     "FUSIONS",
+    "PSP_KINDS",
     "ConvEncoder",
     "EarlyFusion",
     "FastEncoder",
@@ -17,6 +19,7 @@ __all__ = [
     "LateFusion",
     "Maxout",
     "MultimodalClassifier",
+    "PSPFusion",
     "ResNetEncoder",
     "SequenceEncoder",
     "VectorEncoder",

@@ -12,6 +12,7 @@ from msam.models.encoders import ENCODERS
 from msam.models.fast import FastEncoder
 from msam.models.fusion import FUSIONS, EarlyFusion, LateFusion
 from msam.models.paper import PAPER_ENCODERS, PAPER_HIDDEN
+from msam.models.psp import PSP_KINDS, PSPFusion, psp
 
 SIZES = ("small", "paper")
 
@@ -21,12 +22,15 @@ class MultimodalClassifier(nn.Module):
 
     Args:
         encoders: modality -> module that maps B x ... to B x D_m.
-        fusion: module that maps the dict of features to logits, B x C.
+        fusion: module that maps the dict of features to logits, B x C. `PSPFusion` has features of more
+            dimensions and a row of logits for every segment: (B T) x C.
     """
 
-    fusion: LateFusion | EarlyFusion
+    fusion: LateFusion | EarlyFusion | PSPFusion
 
-    def __init__(self, encoders: Mapping[str, nn.Module], fusion: LateFusion | EarlyFusion) -> None:
+    def __init__(
+        self, encoders: Mapping[str, nn.Module], fusion: LateFusion | EarlyFusion | PSPFusion
+    ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
@@ -71,27 +75,35 @@ def build_classifier(
     """Classifier for a data set.
 
     Args:
-        kinds: modality -> kind of signal, a key of `ENCODERS`.
+        kinds: modality -> kind of signal, a key of `ENCODERS` or one of `PSP_KINDS`.
         shapes: modality -> shape of one input, without the batch.
         classes: number of classes C.
-        fusion: "late" or "early".
+        fusion: "late" or "early"; "psp" for inputs of `PSP_KINDS`, in size "paper" only.
         width: length of every feature vector; with size "paper", of those of vectors only.
         size: "small", or "paper": the encoders of `PAPER_ENCODERS` and AGM's sizes in the early fusion.
             For vectors, where the paper names no encoder, the small one at the given width.
         fast: ways to run the encoders faster, words of `FAST`.
 
     Raises:
-        ValueError: unknown fusion, size, kind, or way to be fast.
+        ValueError: unknown fusion, size, kind, or way to be fast, or a fusion that does not fit the others.
     """
-    if fusion not in FUSIONS:
-        raise ValueError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}")
+    if fusion not in (*FUSIONS, "psp"):
+        raise ValueError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}, psp")
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; choose from {', '.join(SIZES)}")
+    if fusion == "psp":
+        if size != "paper":
+            raise ValueError(f"fusion 'psp' has the size 'paper' only, not {size!r}")
+        encoders, joined = psp(kinds, shapes, classes)
+        return MultimodalClassifier(_fast(encoders, fast), joined)
+    segmented = [kind for kind in kinds.values() if kind in PSP_KINDS]
+    if segmented:
+        raise ValueError(f"inputs of kind {segmented[0]!r} need the fusion 'psp', not {fusion!r}")
     known = ENCODERS if size == "small" else {**PAPER_ENCODERS, "vector": ENCODERS["vector"]}
     unknown = sorted(set(kinds.values()) - set(known))
     if unknown:
         raise ValueError(f"unknown kind of modality {unknown[0]!r}; choose from {', '.join(known)}")
-    encoders: dict[str, nn.Module] = {}
+    encoders = {}
     widths: dict[str, int] = {}
     for m, kind in kinds.items():
         if size == "paper" and kind in PAPER_ENCODERS:
@@ -99,8 +111,11 @@ def build_classifier(
             encoders[m], widths[m] = paper, paper.width
         else:
             encoders[m], widths[m] = ENCODERS[kind](shapes[m], width), width
-    if fast:
-        encoders = {m: FastEncoder(encoder, fast) for m, encoder in encoders.items()}
+    encoders = _fast(encoders, fast)
     if size == "paper" and fusion == "early":
         return MultimodalClassifier(encoders, EarlyFusion(widths, classes, PAPER_HIDDEN))
     return MultimodalClassifier(encoders, FUSIONS[fusion](widths, classes))
+
+
+def _fast(encoders: dict[str, nn.Module], fast: Collection[str]) -> dict[str, nn.Module]:
+    return {m: FastEncoder(encoder, fast) for m, encoder in encoders.items()} if fast else encoders
