@@ -106,12 +106,13 @@ def pid_of(client):
 
 def test_a_forked_kernel_can_be_interrupted(kernel):
     manager, client = kernel
-    client.execute("import time\nprint('here', flush=True)\ntime.sleep(60)")
+    asked = client.execute("import time\nprint('here', flush=True)\ntime.sleep(60)")
     while client.get_iopub_msg(timeout=10)["msg_type"] != "stream":
         pass
     manager.interrupt_kernel()
-    reply = client.get_shell_msg(timeout=10)["content"]
-    assert reply["ename"] == "KeyboardInterrupt"
+    while (reply := client.get_shell_msg(timeout=10))["parent_header"]["msg_id"] != asked:
+        pass
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
 
 
 def test_a_forked_kernel_dies_with_the_process_that_stands_for_it(kernel):
