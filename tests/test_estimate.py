@@ -309,7 +309,7 @@ def test_cells_without_data_are_not_run_and_the_others_are(trained, capsys):
     line = "not run: crema_d, 2 cells: data not available here: msam data get crema_d"
     assert line in said.out.splitlines()
     assert said.err.splitlines() == [line]
-    study = sources.read("out/mixed")
+    study = sources.read("out")
     told = study.cells.set_index(["dataset", "name"])["text"].to_dict()
     assert told["crema_d", "sam"] == "not run: data not available here: msam data get crema_d"
 
