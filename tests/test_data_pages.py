@@ -178,8 +178,10 @@ def test_the_description_is_that_of_the_level_and_never_that_of_a_recipe(tmp_pat
 
     put("recipes", {"level": 1.0})
     assert page.read(root, "av_mnist").description is None
+    assert page.read(root, "av_mnist").state == page.NOT_RUN
     put("own", {"level": 2.0})
     assert page.read(root, "av_mnist").source.options["level"] == 2
+    assert page.read(root, "av_mnist").state == "no records yet"
     put("compact", {"level": 3.0})
     for place in (root, root / "compact", root / "own"):
         assert page.read(place, "av_mnist").source.options["level"] == 3
