@@ -183,8 +183,7 @@ def test_the_description_is_that_of_the_level_and_never_that_of_a_recipe(tmp_pat
     assert page.read(root, "av_mnist").source.options["level"] == 2
     assert page.read(root, "av_mnist").state == "no records yet"
     put("compact", {"level": 3.0})
-    for place in (root, root / "compact", root / "own"):
-        assert page.read(place, "av_mnist").source.options["level"] == 3
+    assert page.read(root, "av_mnist").source.options["level"] == 3
 
 
 def test_arguments_of_a_docstring():
