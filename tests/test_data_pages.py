@@ -16,6 +16,7 @@ from msam import datasets, studies
 from msam.analysis import dataset as page
 from msam.analysis import docstrings, recipes, sounds
 from msam.datasets import _check, _samples
+from msam.datasets._expected import EXPECTED
 from msam.datasets._samples import Sound
 from msam.datasets._source import find
 
@@ -67,6 +68,19 @@ def test_every_part_of_every_page_is_there(name, run, without):
     for text in (page.lead(entry), page.answer(entry)):
         assert (page.NOT_RUN in text.lower()) == (not here)
         assert text.endswith(".")
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_without_a_description_the_study_file_and_the_public_files_say_what_to_expect(name, without):
+    entry = page.read(without, name)
+    expected = EXPECTED[name](**entry.source.options)
+    assert rows(page.splits_table(entry))["expected examples"].tolist() == list(expected.sizes)
+    shapes = rows(page.modalities_table(entry)).set_index("modality")["shape"].to_dict()
+    assert shapes == {m: " x ".join(map(str, shape)) for m, shape in expected.shapes.items()}
+    level = entry.source.level
+    given = studies.load(level)["studies"]["main"]["datasets"][name].get("options", {})
+    assert given.items() <= entry.source.options.items()
+    assert f"make reproduce PROFILE={level}" in page.commands(entry)
 
 
 @pytest.mark.parametrize("name", MADE)

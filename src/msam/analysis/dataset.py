@@ -74,10 +74,8 @@ def read(results: str | Path, name: str) -> Entry:
     from msam.datasets._source import find
 
     root, level = Path(results).resolve(), find(name).level
-    places = [
-        root / level,
-        *sorted(path for path in root.glob("*") if path.name not in (level, *profiles.APART)),
-    ]
+    others = (path for path in root.glob("*") if path.name not in (level, *profiles.APART))
+    places = [root / level, *sorted(others)]
     path = next((p for place in places if (p := place / "data" / f"{name}.json").is_file()), None)
     description = json.loads(path.read_text(encoding="utf-8")) if path else None
     records = Counter(
@@ -229,7 +227,8 @@ def facts_table(entry: Entry) -> Table:
 def modalities_table(entry: Entry) -> Table:
     """Kind, shape and stored type of every modality."""
     described = (entry.description or {}).get("modalities", {})
-    shapes = {modality: told["shape"] for modality, told in described.items()} or _expected(entry).shapes
+    expected = _expected(entry)
+    shapes = {m: told["shape"] for m, told in described.items()} or (expected.shapes if expected else {})
     rows = [
         {
             "modality": modality,
@@ -263,17 +262,18 @@ def splits_table(entry: Entry) -> Table:
     if rows:
         note = "Groups are what must not be in two splits: a speaker, a subject, an image."
         return _table(entry, "Splits", rows, "splits", note)
-    sizes = zip(_PURPOSES, _expected(entry).sizes, strict=False)
+    expected = _expected(entry)
+    sizes = zip(_PURPOSES, expected.sizes, strict=True) if expected else ()
     rows = [{"split": split, "expected examples": size} for split, size in sizes]
     return _table(entry, "Splits", rows, "splits", _state_sentence(entry))
 
 
-def _expected(entry: Entry) -> Expected:
-    """What the public files should give; nothing where that is not known."""
-    from msam.datasets._expected import EXPECTED, Expected
+def _expected(entry: Entry) -> Expected | None:
+    """What the public files should give, None where that is not known."""
+    from msam.datasets._expected import EXPECTED
 
     source = entry.source
-    return EXPECTED[source.name](**source.options) if source.name in EXPECTED else Expected((), {})
+    return EXPECTED[source.name](**source.options) if source.name in EXPECTED else None
 
 
 def classes_table(entry: Entry) -> Table:
