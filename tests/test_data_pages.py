@@ -23,7 +23,8 @@ from msam.datasets._source import find
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = datasets.names()
 MADE = [name for name in NAMES if list(RESULTS.glob(f"*/data/{name}.json"))]
-SOUNDS = ["av_digits"]
+SOUNDS = {"av_digits": (), "av_mnist": ("Free Spoken Digit Dataset", "CC BY-SA 4.0", "ESC-10", "CC BY 3.0")}
+"""Dataset with sounds -> what its page must say of them."""
 TABLES = [
     *(page.facts_table, page.modalities_table, page.splits_table, page.classes_table),
     *(page.options_table, page.files_table),
@@ -109,6 +110,7 @@ def test_the_sounds_of_a_description_can_be_heard(name):
     assert bool(heard) == (name in SOUNDS)
     html = sounds.players(description).text if heard else ""
     assert html.count("<audio") == len(heard)
+    assert all(text in html for text in SOUNDS.get(name, ()))
     for sound in heard:
         assert sound["wav"] in html
         samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound["wav"])))
