@@ -492,5 +492,5 @@ def test_real_files_have_their_sizes_checksums_and_label_counts(monkeypatch):
     ]
     assert [len(set(splits[split]["group_clip"])) for split in SPLITS[1:]] == [300, 300]
     assert [len(set(splits[split]["group_noise"])) for split in SPLITS] == [240, 80, 80]
-    for arrays in splits.values():
+    for arrays in (splits[split] for split in SPLITS):
         assert [int(name[0]) for name in arrays["group_clip"].tolist()] == arrays["label"].tolist()

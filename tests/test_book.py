@@ -159,7 +159,7 @@ def test_no_comparison_with_itself_or_without_a_common_profile(project, own, mon
     given = {}
 
     def execute(notebooks, into, results, published):
-        given.update(pages=[*notebooks], published=published)
+        given.update(pages=list(notebooks), published=published)
         raise book.BookError("far enough")
 
     monkeypatch.setattr(book, "execute", execute)

@@ -16,13 +16,15 @@ from msam import datasets, studies
 from msam.analysis import dataset as page
 from msam.analysis import docstrings, recipes, sounds
 from msam.datasets import _check, _samples
+from msam.datasets._expected import EXPECTED
 from msam.datasets._samples import Sound
 from msam.datasets._source import find
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = datasets.names()
 MADE = [name for name in NAMES if list(RESULTS.glob(f"*/data/{name}.json"))]
-SOUNDS = ["av_digits"]
+SOUNDS = {"av_digits": (), "av_mnist": ("Free Spoken Digit Dataset", "CC BY-SA 4.0", "ESC-10", "CC BY 3.0")}
+"""Dataset with sounds -> what its page must say of them."""
 TABLES = [
     *(page.facts_table, page.modalities_table, page.splits_table, page.classes_table),
     *(page.options_table, page.files_table),
@@ -69,6 +71,19 @@ def test_every_part_of_every_page_is_there(name, run, without):
         assert text.endswith(".")
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_without_a_description_the_study_file_and_the_public_files_say_what_to_expect(name, without):
+    entry = page.read(without, name)
+    expected = EXPECTED[name](**entry.source.options)
+    assert rows(page.splits_table(entry))["expected examples"].tolist() == list(expected.sizes)
+    shapes = rows(page.modalities_table(entry)).set_index("modality")["shape"].to_dict()
+    assert shapes == {m: " x ".join(map(str, shape)) for m, shape in expected.shapes.items()}
+    level = entry.source.level
+    given = studies.load(level)["studies"]["main"]["datasets"][name].get("options", {})
+    assert given.items() <= entry.source.options.items()
+    assert f"make reproduce PROFILE={level}" in page.commands(entry)
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_a_described_dataset_shows_its_numbers(name):
     entry = page.read(RESULTS, name)
@@ -95,6 +110,7 @@ def test_the_sounds_of_a_description_can_be_heard(name):
     assert bool(heard) == (name in SOUNDS)
     html = sounds.players(description).text if heard else ""
     assert html.count("<audio") == len(heard)
+    assert all(text in html for text in SOUNDS.get(name, ()))
     for sound in heard:
         assert sound["wav"] in html
         samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound["wav"])))
@@ -178,11 +194,12 @@ def test_the_description_is_that_of_the_level_and_never_that_of_a_recipe(tmp_pat
 
     put("recipes", {"level": 1.0})
     assert page.read(root, "av_mnist").description is None
+    assert page.read(root, "av_mnist").state == page.NOT_RUN
     put("own", {"level": 2.0})
     assert page.read(root, "av_mnist").source.options["level"] == 2
+    assert page.read(root, "av_mnist").state == "no records yet"
     put("compact", {"level": 3.0})
-    for place in (root, root / "compact", root / "own"):
-        assert page.read(place, "av_mnist").source.options["level"] == 3
+    assert page.read(root, "av_mnist").source.options["level"] == 3
 
 
 def test_arguments_of_a_docstring():

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from msam.analysis import docstrings
+from msam.analysis import docstrings, profiles
 from msam.analysis.sources import RELATIONS
 from msam.analysis.table import DASH, Block, Html, Table
 
 if TYPE_CHECKING:
+    from msam.datasets._expected import Expected
     from msam.datasets._raw import RawFile
     from msam.datasets._source import Source
 
@@ -28,8 +29,6 @@ LEVELS = {
 """Evidence level -> what it says about a dataset."""
 
 NOT_RUN = "not run: data not available here"
-RECIPES = "recipes"
-"""The profile whose studies make one dataset in several ways; its description is of one of them only."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Entry:
     """One dataset.
 
     Attributes:
-        source: its module, with the options of the description, or the default ones.
+        source: its module, with the options of the description, or else those of the study file.
         description: its data description record, None where there is none.
         made_from: where that lies, as people write it; "" where there is none.
         records: profile -> number of records on it.
@@ -74,8 +73,9 @@ def read(results: str | Path, name: str) -> Entry:
     """
     from msam.datasets._source import find
 
-    root, level = folder(results), find(name).level
-    places = [root / level, *sorted(path for path in root.glob("*") if path.name not in (level, RECIPES))]
+    root, level = Path(results).resolve(), find(name).level
+    others = (path for path in root.glob("*") if path.name not in (level, *profiles.APART))
+    places = [root / level, *sorted(others)]
     path = next((p for place in places if (p := place / "data" / f"{name}.json").is_file()), None)
     description = json.loads(path.read_text(encoding="utf-8")) if path else None
     records = Counter(
@@ -83,8 +83,9 @@ def read(results: str | Path, name: str) -> Entry:
         for file in sorted(root.glob(f"*/*/{name}/*/*.json"))
         if not {".partial", ".failed"} & set(file.suffixes)
     )
-    options = description["options"] if description else None
-    return Entry(find(name, options), description, label(path) if path else "", dict(records))
+    options = description["options"] if description else planned(name, level)
+    made_from = profiles.label(path) if path else ""
+    return Entry(find(name, options), description, made_from, dict(records))
 
 
 def read_all(results: str | Path) -> list[Entry]:
@@ -94,17 +95,13 @@ def read_all(results: str | Path) -> list[Entry]:
     return sorted((read(results, name) for name in names()), key=lambda e: list(LEVELS).index(e.source.level))
 
 
-def folder(results: str | Path) -> Path:
-    """The folder that holds the profiles: `results`, or the one above where `results` is a profile's."""
-    path = Path(results).resolve()
-    return path.parent if (path / "data").is_dir() else path
+def planned(name: str, level: str) -> dict[str, Any] | None:
+    """The options with which the profile of a level runs a dataset, None where it does not run it."""
+    from msam import studies
 
-
-def label(path: Path) -> str:
-    """A path from results/ on, as people write it; never one of a machine."""
-    parts = path.parts
-    start = max((i for i, part in enumerate(parts) if part == "results"), default=len(parts) - 1)
-    return "/".join(parts[start:])
+    profile = studies.load(level)["studies"] if level in studies.names() else {}
+    listed = [study["datasets"][name] or {} for study in profile.values() if name in study["datasets"]]
+    return (listed[0].get("options") or {}) if listed else None
 
 
 # Texts
@@ -138,18 +135,13 @@ def recipe(entry: Entry) -> str:
 
 def commands(entry: Entry) -> str:
     """How to get the data and run the dataset, as Markdown."""
-    from msam import studies
-
     source, lines = entry.source, []
     if source.constant("FILES"):
         consent = " --accept-licence" if source.constant("CONSENT") else ""
         lines += [f"msam data get {source.name}{consent}", f"msam data verify {source.name}"]
     lines.append(source.command("prepare"))
-    level = source.level
-    if level in studies.names() and any(
-        source.name in study["datasets"] for study in studies.load(level)["studies"].values()
-    ):
-        lines.append(f"make reproduce PROFILE={level}")
+    if planned(source.name, source.level) is not None:
+        lines.append(f"make reproduce PROFILE={source.level}")
     consent = source.constant("CONSENT")
     return "\n".join(["```bash", *lines, "```", *(["", consent] if consent else [])])
 
@@ -234,12 +226,14 @@ def facts_table(entry: Entry) -> Table:
 
 def modalities_table(entry: Entry) -> Table:
     """Kind, shape and stored type of every modality."""
-    shapes = (entry.description or {}).get("modalities", {})
+    described = (entry.description or {}).get("modalities", {})
+    expected = _expected(entry)
+    shapes = {m: told["shape"] for m, told in described.items()} or (expected.shapes if expected else {})
     rows = [
         {
             "modality": modality,
             "kind": kind,
-            "shape": " x ".join(map(str, shapes.get(modality, {}).get("shape", []))) or DASH,
+            "shape": " x ".join(map(str, shapes.get(modality, ()))) or DASH,
             "stored as": entry.source.stored[modality],
         }
         for modality, kind in entry.source.kinds.items()
@@ -265,8 +259,21 @@ def splits_table(entry: Entry) -> Table:
         }
         for split, content in data["splits"].items()
     ]
-    note = "Groups are what must not be in two splits: a speaker, a subject, an image."
-    return _table(entry, "Splits", rows, "splits", note)
+    if rows:
+        note = "Groups are what must not be in two splits: a speaker, a subject, an image."
+        return _table(entry, "Splits", rows, "splits", note)
+    expected = _expected(entry)
+    sizes = zip(_PURPOSES, expected.sizes, strict=True) if expected else ()
+    rows = [{"split": split, "expected examples": size} for split, size in sizes]
+    return _table(entry, "Splits", rows, "splits", _state_sentence(entry))
+
+
+def _expected(entry: Entry) -> Expected | None:
+    """What the public files should give, None where that is not known."""
+    from msam.datasets._expected import EXPECTED
+
+    source = entry.source
+    return EXPECTED[source.name](**source.options) if source.name in EXPECTED else None
 
 
 def classes_table(entry: Entry) -> Table:

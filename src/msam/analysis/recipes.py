@@ -7,14 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from msam.analysis import paper
-from msam.analysis.dataset import RECIPES, label
+from msam.analysis import paper, profiles
 from msam.analysis.metrics import by_seed
 from msam.analysis.provenance import listed
 from msam.analysis.statistics import Interval, mean_interval
 from msam.analysis.table import DASH, Block, Table, number
 
-DATASET = "av_mnist"
+RECIPES, DATASET = "recipes", "av_mnist"
 OUTPUTS = {"image": "video", "audio": "audio"}
 """Modality -> what the paper calls it."""
 
@@ -130,7 +129,7 @@ def _nearest(data: pd.DataFrame, output: str) -> str:
 
 
 def _footer(root: Path, data: pd.DataFrame) -> str:
-    made = f"Made from {len(data)} records under {label(root / RECIPES)}"
+    made = f"Made from {len(data)} records under {profiles.label(root / RECIPES)}"
     if len(data):
         made += f", commit {listed([commit[:7] for commit in data['commit']])}; {listed(data['device'])}"
     remake = f"make reproduce PROFILE={RECIPES} STUDY=<recipe>"
