@@ -136,7 +136,10 @@ with forking.preloaded():
 
 
 def test_a_killed_parent_takes_the_server_and_its_kernels_with_it():
-    with subprocess.Popen([sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True) as process:
+    outside = {k: v for k, v in os.environ.items() if k not in (forking.VARIABLE, "JUPYTER_PATH")}
+    with subprocess.Popen(
+        [sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True, env=outside
+    ) as process:
         line = next(line for line in process.stdout if line.startswith("("))
         kernel, server = map(int, line.strip("()\n").split(","))
         process.kill()
