@@ -57,7 +57,7 @@ def run(
     seeds = list(seeds)
     _check(cell.config, seeds)
     torch.set_num_threads(cell.config["threads"])
-    target = torch.device(_device(device, torch.cuda.is_available()))
+    target = torch.device(device_name(device, torch.cuda.is_available()))
     data = placed(datasets.load(cell.config["dataset"], cell.config["dataset_options"]), target)
     record: dict[str, Any] = {
         "schema": records.SCHEMA,
@@ -281,7 +281,8 @@ def _check(config: dict[str, Any], seeds: list[int]) -> None:
         raise ValueError("seeds must be at least 1, not 0")
 
 
-def _device(name: str, cuda: bool) -> str:
+def device_name(name: str, cuda: bool) -> str:
+    """The device that a setting means; "auto" is a GPU if there is one."""
     if name == "auto":
         return "cuda" if cuda else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

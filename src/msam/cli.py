@@ -73,12 +73,9 @@ def _reproduce(options: argparse.Namespace) -> int:
     with pipeline.exclusive(options.results) as lock:
         jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
         jobs, left_out = pipeline.with_data(jobs, cells, options.results)
-        print(
-            "\n".join(
-                [*left_out, f"{len(jobs)} of {len(cells)} cells to train: {_forecast(jobs, options.jobs)}"]
-            ),
-            flush=True,
-        )
+        for line in left_out:
+            print(line)
+        print(f"{len(jobs)} of {len(cells)} cells to train: {_forecast(jobs, options.jobs)}", flush=True)
         with forking.preloaded() if jobs and options.executor == "local" else nullcontext():
             failed = pipeline.train(jobs, run, lock) if jobs else []
             _take_search(profile["profile"], options.results)

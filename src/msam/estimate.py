@@ -93,7 +93,7 @@ def cost(config: Mapping[str, Any], seeds: int) -> Cost | None:
         "classes": len(source.classes),
         "fusion": config["fusion"],
         "width": config["width"],
-        # neither the layout of memory nor a compiler changes what is counted
+        # the layout of memory does not change what is counted
         "fast": [word for word in config.get("fast", ()) if word == "bf16"],
     }
     batch = config["batch_size"]

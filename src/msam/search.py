@@ -125,12 +125,12 @@ def _evaluate(trial: Trial, cell: Cell, seed: int) -> Trial:
     import torch
 
     from msam import datasets
-    from msam.cells import placed
+    from msam.cells import device_name, placed
     from msam.methods import UnsupportedCell
     from msam.training import train_seed
 
     torch.set_num_threads(cell.config["threads"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device_name("auto", torch.cuda.is_available()))
     data = datasets.load(cell.config["dataset"], cell.config["dataset_options"])
     visible = {name: split for name, split in data.splits.items() if name != "test"}
     try:

@@ -9,9 +9,9 @@ from msam.analysis.findings import VERDICTS, verdict
 from msam.analysis.metrics import CELL, by_seed, is_unimodal
 from msam.analysis.names import in_order, label
 from msam.analysis.provenance import footer
-from msam.analysis.ranking import UNCORRECTED, overall, readings, spread
+from msam.analysis.ranking import UNCORRECTED, overall, readings
 from msam.analysis.sources import Study
-from msam.analysis.statistics import Interval, mean_interval
+from msam.analysis.statistics import Interval, mean_interval, spread
 from msam.analysis.table import DASH, Block, Table, grouped, number
 
 COMPARISONS = {"epochs": "equal epochs", "evaluations": "equal gradient evaluations"}

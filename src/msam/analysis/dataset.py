@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from msam.analysis import docstrings, profiles
-from msam.analysis.sources import RELATIONS
+from msam.analysis.sources import relation, study_file
 from msam.analysis.table import DASH, Block, Html, Table
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class Entry:
     @property
     def evidence(self) -> str:
         """Evidence level and what it stands for, as "embedded (miniature of AV-MNIST)"."""
-        level, stands_for = self.source.level, self.source.constant("STANDS_FOR")
-        return f"{level} ({RELATIONS.get(level, '{}').format(stands_for)})" if stands_for else level
+        return relation(self.source.level, self.source.constant("STANDS_FOR"))
 
     @property
     def state(self) -> str:
@@ -97,10 +96,8 @@ def read_all(results: str | Path) -> list[Entry]:
 
 def planned(name: str, level: str) -> dict[str, Any] | None:
     """The options with which the profile of a level runs a dataset, None where it does not run it."""
-    from msam import studies
-
-    profile = studies.load(level)["studies"] if level in studies.names() else {}
-    listed = [study["datasets"][name] or {} for study in profile.values() if name in study["datasets"]]
+    studies = study_file(level).values()
+    listed = [study["datasets"][name] or {} for study in studies if name in study["datasets"]]
     return (listed[0].get("options") or {}) if listed else None
 
 

@@ -278,10 +278,9 @@ def _over_best_other(study: Study) -> str:
         rows.append((dataset, verdict(difference)))
     if not rows:
         return f"{NOT_TESTED}: no record of those methods beside one of M-SAM"
-    some = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
     return (
-        f"{min(gains):+.1f} to {max(gains):+.1f} % against the highest mean of {some} other methods of the "
-        f"paper's table: {_counts(study, pd.DataFrame(rows, columns=['dataset', 'verdict']))}"
+        f"{min(gains):+.1f} to {max(gains):+.1f} % against the highest mean of {levels.span(counts)} other "
+        f"methods of the paper's table: {_counts(study, pd.DataFrame(rows, columns=['dataset', 'verdict']))}"
     )
 
 

@@ -32,20 +32,16 @@ def caption(study: Study) -> Any:
 
 def line(text: str) -> Any:
     """A line under a figure, as Markdown."""
-    from IPython.display import Markdown
-
-    return Markdown(f"*{text}*")
+    return markdown(f"*{text}*")
 
 
-def text(markdown: str) -> Any:
+def markdown(text: str) -> Any:
     """A text in Markdown."""
     from IPython.display import Markdown
 
-    return Markdown(markdown)
+    return Markdown(text)
 
 
 def conclude(*sentences: str) -> Any:
     """The notebook's answer, as Markdown."""
-    from IPython.display import Markdown
-
-    return Markdown(" ".join(sentences))
+    return markdown(" ".join(sentences))

@@ -15,7 +15,7 @@ from msam.analysis.metrics import is_unimodal
 from msam.analysis.names import in_order, label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study
-from msam.analysis.statistics import Interval, combined_interval, mean_interval, paired_difference
+from msam.analysis.statistics import Interval, combined_interval, mean_interval, paired_difference, spread
 from msam.analysis.table import DASH, Block, Table, grouped, number
 
 Grids = dict[tuple[str, str], pd.DataFrame]
@@ -303,11 +303,6 @@ def span(interval: Interval, digits: int) -> str:
     value = f"{interval.mean:.{digits}f}"
     ends = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
     return value + (ends if interval.exists else "")
-
-
-def spread(name: str, interval: Interval) -> dict[str, float]:
-    """An interval as columns of a CSV."""
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high, "n": interval.n}
 
 
 def _blocks(runs: pd.DataFrame) -> Iterable[tuple[tuple[str, str], pd.DataFrame]]:

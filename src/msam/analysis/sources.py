@@ -120,8 +120,12 @@ def read(results: str | Path, study: str = "main", only: Iterable[str] | None = 
 
 def evidence(study: Study, dataset: str) -> str:
     """Evidence level of a dataset as each row says it, for instance "embedded (miniature of AV-MNIST)"."""
-    level = study.levels.get(dataset, "")
     stands_for = study.descriptions.get(dataset, {}).get("stands_for")
+    return relation(study.levels.get(dataset, ""), stands_for)
+
+
+def relation(level: str, stands_for: str | None) -> str:
+    """A level, and what a dataset at it is to the paper's that it stands for, if any."""
     return f"{level} ({RELATIONS.get(level, '{}').format(stands_for)})" if stands_for else level
 
 
@@ -156,12 +160,12 @@ def _dataset_names(profile: Path) -> list[str]:
     """Datasets of a profile in alphabetical order: described, with records, or listed in its study file."""
     found = {path.stem for path in profile.glob("data/*.json")}
     found |= {path.parts[-3] for path in profile.glob("*/*/*/*.json")}
-    for study in _study_file(profile.name).values():
+    for study in study_file(profile.name).values():
         found |= {name.rpartition(".")[2] for name in study["datasets"]}
     return sorted(found)
 
 
-def _study_file(profile: str) -> dict[str, Any]:
+def study_file(profile: str) -> dict[str, Any]:
     """The studies that the package's file of a profile lists; none where there is no such file."""
     from msam import studies
 
@@ -222,7 +226,7 @@ def _planned(study: Study) -> list[tuple[str, str, str]]:
 
     rows = []
     for profile in dict.fromkeys(study.homes.values()):
-        if study.name in _study_file(profile):
+        if study.name in study_file(profile):
             for cell in studies.cells(studies.load(profile), study.name):
                 dataset, fusion, name = cell.title.split("/")
                 placed = f"{dataset} ({profile})"

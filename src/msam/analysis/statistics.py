@@ -118,3 +118,8 @@ def summarize(frame: pd.DataFrame, by: list[str], value: str, confidence: float 
     half = t_quantile(n, confidence) * out["deviation"].to_numpy(dtype=float) / np.sqrt(np.maximum(n, 1))
     out["low"], out["high"] = out["mean"] - half, out["mean"] + half
     return out[[*by, "mean", "low", "high", "n"]]
+
+
+def spread(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as columns of a CSV."""
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high, "n": interval.n}

@@ -11,7 +11,7 @@ from msam.analysis.metrics import by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, modalities
-from msam.analysis.statistics import Interval, mean_interval, paired_difference
+from msam.analysis.statistics import Interval, mean_interval, paired_difference, spread
 from msam.analysis.table import Block, Table, number, percent
 
 RULES = {"last": "last epoch", "best_validation": "best validation epoch", "best_test": "best test epoch"}
@@ -33,7 +33,7 @@ def rules_table(study: Study) -> Table:
             | {"state": cell.text}
         )
         numbers = {rule: means[rule].mean for rule in RULES}
-        data.append({**_keys(cell), **numbers, **_spread("optimism", optimism)})
+        data.append({**_keys(cell), **numbers, **spread("optimism", optimism)})
     note = (
         "Fused test accuracy in percent. Optimism: best test epoch minus best validation epoch, paired by "
         "seed, with its 95 % interval: what choosing the epoch on the test split adds."
@@ -81,7 +81,7 @@ def heads_table(study: Study) -> Table:
                     "state": cell.text,
                 }
             )
-            data.append(_keys(cell) | {"modality": modality} | _spread("difference", difference))
+            data.append(_keys(cell) | {"modality": modality} | spread("difference", difference))
     note = "Test accuracy in percent after the last epoch; differences paired by seed with 95 % intervals."
     title = "Two definitions of a modality's accuracy, late fusion"
     return Table(title, _one(rows), pd.DataFrame(data), note, footer(study), file="heads")
@@ -109,10 +109,6 @@ def _keys(cell) -> dict[str, str]:
 def _difference(first: dict, second: dict, key: tuple) -> Interval:
     empty = pd.Series(dtype=float)
     return paired_difference(first.get(key, empty), second.get(key, empty))
-
-
-def _spread(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high, "n": interval.n}
 
 
 def _one(rows: list[dict], heading: str = "") -> tuple[Block, ...]:
