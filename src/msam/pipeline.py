@@ -281,7 +281,7 @@ def publish(results: Path, published: Path, profile: str) -> int:
     files = [
         path
         for path in sorted([*source.rglob("[!.]*"), *(results / "benchmarks").glob("*.json")])
-        if path.suffix in (".json", ".ipynb") and not {".partial", ".failed"} & set(path.suffixes)
+        if path.suffix in (".json", ".ipynb") and records.is_record(path)
     ]
     for path in files:
         target = published / path.relative_to(results)

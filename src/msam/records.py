@@ -175,6 +175,11 @@ COLUMNS = {
 }
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file of a results folder is no note of an unfinished or a failed cell, by its name."""
+    return not {".partial", ".failed"} & set(path.suffixes)
+
+
 def load(folder: Path | str) -> Frames:
     """Read all records of a study, `<results>/<profile>/<study>`.
 

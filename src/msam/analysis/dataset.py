@@ -71,6 +71,7 @@ def read(results: str | Path, name: str) -> Entry:
         DatasetError: there is no such dataset.
     """
     from msam.datasets._source import find
+    from msam.records import is_record
 
     root, level = Path(results).resolve(), find(name).level
     others = (path for path in root.glob("*") if path.name not in (level, *profiles.APART))
@@ -80,7 +81,7 @@ def read(results: str | Path, name: str) -> Entry:
     records = Counter(
         file.relative_to(root).parts[0]
         for file in sorted(root.glob(f"*/*/{name}/*/*.json"))
-        if not {".partial", ".failed"} & set(file.suffixes)
+        if is_record(file)
     )
     options = description["options"] if description else planned(name, level)
     made_from = profiles.label(path) if path else ""
