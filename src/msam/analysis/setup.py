@@ -222,7 +222,3 @@ def _percent(value: float | None) -> float | None:
 def _schedule(optimizer: dict[str, Any]) -> str:
     steps = [f"x {optimizer.get('gamma')} at {_number(place)}" for place in optimizer.get("milestones", [])]
     return ", ".join(steps) or "constant"
-
-
-def _range(values: list[int]) -> str:
-    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
