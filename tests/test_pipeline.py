@@ -58,25 +58,35 @@ def story(toy, outside, tmp_path_factory):
     told = SimpleNamespace(results=results, grid=grid, paths=paths)
     pause.write_text("")
     command = [sys.executable, "-m", "msam.cli", "reproduce", "--profile", toy, "--jobs", "3"]
-    process = subprocess.Popen(
-        [*command, "--results", str(results)],
-        env={**os.environ, "OUTSIDE_PAUSE": str(pause)},
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    printed = folder / "printed"
+    with printed.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--results", str(results)],
+            env={**os.environ, "OUTSIDE_PAUSE": str(pause)},
+            cwd=folder,
+            text=True,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
     try:
         ready = (paths["signed"].with_suffix(".ipynb"), cells.failed(paths["failing"]))
-        wait_for(lambda: pause.read_text() and all(path.is_file() for path in ready), process)
+        wait_for(
+            lambda: (
+                pause.read_text()
+                and all(path.is_file() for path in ready)
+                and all(f"rings/late/{path.name.partition('.')[0]} " in printed.read_text() for path in ready)
+            ),
+            process,
+        )
         second = subprocess.run([*command, "--results", str(results)], capture_output=True, text=True)
         told.second = second
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, ValueError):
             os.kill(int(pause.read_text()), signal.SIGKILL)  # the notebook's kernel has a session of its own
-        told.printed, _ = process.communicate()
+        process.communicate()
+        told.printed = printed.read_text()
     wait_until_free(results)
     pause.unlink()
     told.partial = json.loads(paths["pausing"].with_suffix(".partial.json").read_text())
