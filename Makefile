@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce smoke plan search book publish notebook test lint benchmark clean
+.PHONY: help setup reproduce ablations smoke plan search book publish notebook test lint benchmark clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ $(READY): requirements.txt pyproject.toml
 
 reproduce: $(READY) ## Train what is missing into results/local and build the book from all of it
 	@msam reproduce $(SEEDED) --executor $(EXECUTOR)
+
+ablations: $(READY) ## Train what is missing of all studies of the profile (an hour and a half), then build the book
+	@msam reproduce $(SEEDED) --study all --executor $(EXECUTOR)
 
 smoke: $(READY) ## The same path on a tiny budget, into build/smoke
 	@rm -rf build/smoke

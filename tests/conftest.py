@@ -38,7 +38,7 @@ PROFILE = """
             options: {modalities: 2, classes: 3, dimension: 6, train: 96, validation: 48, test: 48}
         fusions: [late, early]
         methods:
-          unimodal: {each: modality, rho: false}
+          unimodal: {each: modality, modality: "{modality}", rho: false}
           joint: {rho: false}
           agm: {rho: false, search: {alpha: [0.5, 2.0]}}
           msam: {}

@@ -160,7 +160,7 @@ studies:
     datasets: {ave: {modalities: [audio, visual], options: {kind: segments}}}
     fusions: [psp]
     methods:
-      unimodal: {each: modality, rho: false}
+      unimodal: {each: modality, modality: "{modality}", rho: false}
       joint: {rho: false}
       sam: {}
       msam: {}

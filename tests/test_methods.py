@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from msam import methods
-from msam.coalitions import batch_shares, coalition_logits
+from msam.coalitions import VALUES, batch_shares, coalition_logits
 from msam.datasets import Split
 from msam.methods._dominance import Dominance
 from msam.models import build_classifier
@@ -27,6 +27,10 @@ CASES = {
     "msam+random": ("msam", {"dominance": "random"}),
     "msam+epoch": ("msam", {"dominance": "epoch"}),
     "msam+ema": ("msam", {"dominance": "ema", "value": "probability"}),
+    "msam+every": ("msam", {"dominance": "every:3", "value": "logit", "normalization": "softmax"}),
+    "msam+gradient": ("msam", {"value": "gradient"}),
+    "msam+permutations": ("msam", {"permutations": 2}),
+    "lazy_msam": ("lazy_msam", {"every": 3}),
     "uniform": ("uniform", {}),
     "mses": ("mses", {"patience": 0.5}),
     "mslr": ("mslr", {"initial": {"m1": 1.3}}),
@@ -196,6 +200,78 @@ def test_dominance_rules():
     assert steered.tolist() == pytest.approx([0.388, 0.315, 0.297])
     assert dominant == 0
 
+    rule, reads = Dominance("every:3", names), []
+    for step in range(7):
+        steered, _ = rule.choose(lambda step=step: reads.append(step) or torch.tensor([1.0, step, 0.0]))
+        assert steered[1] == step - step % 3
+    assert reads == [0, 3, 6]
+
+
+def test_the_gradient_value_is_the_squared_norm_in_each_encoder():
+    model, batch = make(3)
+    twin = copy.deepcopy(model)
+    shares = set_up("msam+gradient", model).step(batch).shares
+    loss = F.cross_entropy(twin(batch.inputs), batch.labels)
+    norms = torch.stack(
+        [
+            sum(g.square().sum() for g in torch.autograd.grad(loss, [*e.parameters()], retain_graph=True))
+            for e in twin.encoders.values()
+        ]
+    )
+    torch.testing.assert_close(shares, norms / norms.sum())
+
+
+def test_softmax_shares_are_those_of_the_shapley_values():
+    model, batch = make(3)
+    twin = copy.deepcopy(model)
+    method = methods.build("msam", {"normalization": "softmax", "value": "logit"})
+    method.setup(model, torch.optim.SGD(model.param_groups(), lr=0.1), {"rho": RHO})
+    names = tuple(twin.modalities)
+    logits = coalition_logits(twin, batch.inputs, twin.encode(batch.inputs))
+    values = dict(zip(coalitions(names), VALUES["logit"](logits, batch.labels), strict=True))
+    found = torch.stack([shapley_values(values)[m] for m in names])
+    torch.testing.assert_close(method.step(batch).shares, found.softmax(0))
+
+
+def test_sampled_shares_of_many_permutations_are_the_exact_ones():
+    model, batch = make(4, "early")
+    twin = copy.deepcopy(model)
+    exact = set_up("msam", model).step(batch).shares
+    method = methods.build("msam", {"permutations": 2000})
+    method.setup(twin, torch.optim.SGD(twin.param_groups(), lr=0.1), {"rho": RHO})
+    torch.manual_seed(0)
+    torch.testing.assert_close(method.step(batch).shares, exact, atol=0.02, rtol=0)
+
+
+def test_lazy_msam_looks_at_every_third_step_and_reuses_its_direction():
+    model, batch = make(3)
+    twin = copy.deepcopy(model)
+    method = set_up("lazy_msam", model)
+    sgd = torch.optim.SGD(twin.parameters(), lr=0.1)
+
+    def gradients(at):
+        loss = F.cross_entropy(at(batch.inputs), batch.labels)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*at.parameters()])])
+
+    for step in range(5):
+        g = gradients(twin)
+        if step % 3 == 0:
+            share = max(shares_of(copy.deepcopy(twin), batch))
+            moved = copy.deepcopy(twin)
+            weights = torch.nn.utils.parameters_to_vector(moved.parameters()) + RHO * g / g.norm()
+            torch.nn.utils.vector_to_parameters(weights, moved.parameters())
+            direction = share * (gradients(moved) - g) / g.norm()
+        whole = g + g.norm() * direction
+        for p, part in zip(
+            twin.parameters(), whole.split([p.numel() for p in twin.parameters()]), strict=True
+        ):
+            p.grad = part.view_as(p)
+        sgd.step()
+        report = method.step(batch)
+        assert report.gradient_evaluations == (2 if step % 3 == 0 else 1)
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(p, q)
+
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
@@ -203,10 +279,13 @@ def test_dominance_rules():
         (
             "nope",
             {},
-            "unknown method 'nope'; choose from agm, asam, cggm, joint, masam, mixture, mmpareto, msam",
+            "unknown method 'nope'; choose from agm, asam, cggm, joint, lazy_msam, masam, mixture, mmpareto",
         ),
         ("msam", {"reading": "x"}, "unknown reading 'x'; choose from loss, response, encoder"),
         ("msam", {"value": "x"}, "unknown value 'x'; choose from accuracy"),
+        ("msam", {"value": "gradient", "reading": "response"}, "unknown value 'gradient'; choose from acc"),
+        ("msam", {"normalization": "x"}, "unknown normalization 'x'; choose from linear, softmax"),
+        ("lazy_msam", {"every": 0}, "every must be at least 1, not 0"),
         ("msam", {"radius": 1}, "method 'msam' has no option 'radius'; known: reading, dominance, value"),
         ("mixture", {"share": 1.5}, "share must be a number in"),
         ("mixture", {"share": float("nan")}, "share must be a number in"),
@@ -223,6 +302,8 @@ def test_wrong_names_and_values_are_refused_with_the_choices(name, options, mess
         ("unimodal", {"modality": "text"}, "unknown modality 'text'; choose from a, b"),
         ("msam", {"dominance": "fixed:text"}, "unknown modality 'text'; choose from a, b"),
         ("msam", {"dominance": "best"}, "unknown dominance rule 'best'; choose from shapley"),
+        ("msam", {"dominance": "every:0"}, "dominance rule 'every:0': the number of steps must be at least"),
+        ("msam", {"dominance": "every:"}, "unknown dominance rule 'every:'; choose from shapley"),
     ],
 )
 def test_wrong_modalities_and_rules_are_refused_before_training(name, options, message):

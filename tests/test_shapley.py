@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from msam import modality_shares, shapley_values
-from msam.shapley import coalitions
+from msam.shapley import coalitions, sampled_weights, shapley_weights
 
 
 def random_values(count, seed=0, shape=()):
@@ -106,3 +106,26 @@ def test_shares_are_clipped_and_sum_to_one(contributions, expected):
 def test_shares_need_a_modality():
     with pytest.raises(ValueError, match="at least one modality"):
         modality_shares({})
+
+
+def test_sampled_weights_are_unbiased_and_always_efficient():
+    names = ("a", "b", "c")
+    torch.manual_seed(0)
+    one = sampled_weights(names, 1)
+    assert {s for row in one.values() for s in row} == {frozenset(), *_chain(one)}
+    values = {s: float(number) for number, s in enumerate(coalitions(names), 3)} | {frozenset(): 0.0}
+    total = sum(c * values[s] for row in one.values() for s, c in row.items())
+    assert total == pytest.approx(values[frozenset(names)])
+
+    exact, many = shapley_weights(names), sampled_weights(names, 6000)
+    for m in names:
+        for s, weight in exact[m].items():
+            assert many[m][s] == pytest.approx(weight, abs=0.02)
+
+
+def _chain(weights):
+    """The coalitions of one order of arrival: one of each size, each within the next."""
+    sets = sorted({s for row in weights.values() for s in row if s}, key=len)
+    assert [len(s) for s in sets] == [1, 2, 3]
+    assert sets[0] < sets[1] < sets[2]
+    return sets

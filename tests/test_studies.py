@@ -23,7 +23,7 @@ studies:
       controlled: {modalities: [m1], options: {seed: 3}}
     fusions: [late, early]
     methods:
-      unimodal: {each: modality, rho: false}
+      unimodal: {each: modality, modality: "{modality}", rho: false}
       msam: {}
       msam+encoder: {reading: encoder}
       mixture: {share: msam}

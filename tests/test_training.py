@@ -12,7 +12,7 @@ from test_methods import CASES
 from msam._startup import plain_sgd
 from msam.datasets import Dataset, Split, load
 from msam.models import build_classifier
-from msam.training import batches, evaluate, select, train_seed
+from msam.training import batches, evaluate, select, train_seed, with_label_noise
 
 CONFIG = {
     "method": "msam",
@@ -232,3 +232,21 @@ def test_the_optimizer_that_starts_fast_is_sgd_and_does_not_import_the_compiler(
             model(torch.ones(1, 3, dtype=torch.float64)).square().sum().backward()
             optimizer.step()
     assert torch.equal(models[0].weight, models[1].weight)
+
+
+def test_label_noise_moves_the_stated_fraction_to_other_classes_in_training_alone(dataset):
+    split = Split({"m1": torch.zeros(20_000, 1)}, torch.arange(20_000) % 5)
+    noisy = with_label_noise(split, 0.3, 5, seed=1)
+    wrong = noisy.labels != split.labels
+    assert float(wrong.float().mean()) == pytest.approx(0.3, abs=0.01)
+    moved = (noisy.labels - split.labels)[wrong] % 5
+    assert (moved.bincount(minlength=5)[1:] > 1300).all()
+    assert torch.equal(noisy.labels, with_label_noise(split, 0.3, 5, seed=1).labels)
+    assert torch.equal(with_label_noise(split, 0.0, 5, seed=1).labels, split.labels)
+
+    clean = train_seed(CONFIG | {"method": "joint"}, dataset, 0)
+    assert (
+        train_seed(CONFIG | {"method": "joint", "label_noise": 0.0}, dataset, 0)["epochs"] == clean["epochs"]
+    )
+    noisy_run = train_seed(CONFIG | {"method": "joint", "label_noise": 0.9}, dataset, 0)
+    assert noisy_run["epochs"] != clean["epochs"]

@@ -9,7 +9,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from msam import forking, pipeline, studies
 
 PUBLISHED = Path("results")
 LOCAL = PUBLISHED / "local"
+ALL = "all"
+"""Stands for every study of a profile."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,14 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    profile, seeds = _profile(options)
-    cells = studies.cells(profile, options.study)
-    jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
-    for job in jobs:
-        print(f"{job.cell.title:<36} {_expected(job)}  {job.reason}")
+    jobs: list[pipeline.Job] = []
+    counts = []
+    for name, seeds in _studies(options).items():
+        cells = studies.cells(studies.load(options.profile), name)
+        mine = pipeline.plan(cells, seeds, options.results, PUBLISHED)
+        lead = f"{name}: " if options.study == ALL else ""
+        for job in mine:
+            print(f"{lead}{job.cell.title:<36} {_expected(job)}  {job.reason}")
+        counts.append(f"{lead}{len(mine)} of {len(cells)} cells to train, {seeds} seeds each")
+        jobs += mine
     for line in pipeline.data_outlook(jobs):
         print(line)
-    print(f"{len(jobs)} of {len(cells)} cells to train, {seeds} seeds each: {_forecast(jobs, options.jobs)}")
+    print("\n".join(counts) + f": {_forecast(jobs, options.jobs)}")
     if any(job.cost for job in jobs):
         from msam import estimate
 
@@ -67,19 +74,29 @@ def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    profile, seeds = _profile(options)
-    cells = studies.cells(profile, options.study)
-    run = pipeline.Run(options.profile, options.study, seeds, options.jobs, options.results, options.executor)
-    with pipeline.exclusive(options.results) as lock:
-        jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
-        jobs, left_out = pipeline.with_data(jobs, cells, options.results)
-        for line in left_out:
-            print(line)
-        print(f"{len(jobs)} of {len(cells)} cells to train: {_forecast(jobs, options.jobs)}", flush=True)
-        with forking.preloaded() if jobs and options.executor == "local" else nullcontext():
-            failed = pipeline.train(jobs, run, lock) if jobs else []
-            _take_search(profile["profile"], options.results)
-            code = _book(options)
+    todo = _studies(options)
+    profile = studies.load(options.profile)
+    failed: list[studies.Cell] = []
+    left_out: list[str] = []
+    with pipeline.exclusive(options.results) as lock, ExitStack() as stack:
+        for study, seeds in todo.items():
+            cells = studies.cells(profile, study)
+            jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
+            jobs, without_data = pipeline.with_data(jobs, cells, options.results)
+            lead = f"{study}: " if options.study == ALL else ""
+            forecast = _forecast(jobs, options.jobs)
+            for line in (*without_data, f"{lead}{len(jobs)} of {len(cells)} cells to train: {forecast}"):
+                print(line, flush=True)
+            left_out += without_data
+            if jobs:
+                if options.executor == "local":
+                    stack.enter_context(forking.preloaded())
+                run = pipeline.Run(
+                    options.profile, study, seeds, options.jobs, options.results, options.executor
+                )
+                failed += pipeline.train(jobs, run, lock)
+        _take_search(profile["profile"], options.results)
+        code = _book(options)
     for cell in failed:
         reason = json.loads(pipeline.runner.failed(cell.path(options.results)).read_text())["reason"]
         print(f"failed: {cell.title}: {reason}", file=sys.stderr)
@@ -107,8 +124,10 @@ def _book(options: argparse.Namespace) -> int:
 def _cell(options: argparse.Namespace) -> int:
     from msam import notebooks
 
-    profile, seeds = _profile(options)
-    cell = next((c for c in studies.cells(profile, options.study) if c.title == options.cell), None)
+    ((study, seeds),) = _studies(options).items()
+    cell = next(
+        (c for c in studies.cells(studies.load(options.profile), study) if c.title == options.cell), None
+    )
     if cell is None:
         raise ValueError(f"unknown cell {options.cell!r}; `msam plan` lists them")
     source = pipeline.ROOT / "notebooks" / "train.ipynb"
@@ -132,7 +151,8 @@ def _cell(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     from msam import search
 
-    profile, _ = _profile(options)
+    _studies(options)
+    profile = studies.load(options.profile)
     search.run(profile, options.study, options.jobs, PUBLISHED / profile["profile"] / "search.json")
     return 0
 
@@ -202,16 +222,17 @@ def _publish(options: argparse.Namespace) -> int:
     return 0
 
 
-def _profile(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """The profile, its path made absolute for processes that start elsewhere, and the number of seeds."""
+def _studies(options: argparse.Namespace) -> dict[str, int]:
+    """The studies that the options mean, each with its number of seeds; makes a profile's path absolute."""
     if options.profile.endswith(".yaml"):
         options.profile = str(Path(options.profile).absolute())
     profile = studies.load(options.profile)
-    seeds = profile["seeds"] if options.seeds is None else options.seeds
-    for name, count in (("seeds", seeds), ("jobs", options.jobs)):
+    names = list(profile["studies"]) if options.study == ALL else [options.study]
+    found = {name: studies.seeds(profile, name) if options.seeds is None else options.seeds for name in names}
+    for name, count in (("seeds", min(found.values())), ("jobs", options.jobs)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1, not {count}")
-    return profile, seeds
+    return found
 
 
 def _yaml(text: str, what: str) -> Any:
@@ -233,8 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     grid = argparse.ArgumentParser(add_help=False)
     grid.add_argument("--profile", default="embedded", help="name of a profile or path of a YAML file")
-    grid.add_argument("--study", default="main", help="a study of the profile")
-    grid.add_argument("--seeds", type=int, help="number of seeds; the profile's own if not given")
+    grid.add_argument("--study", default="main", help="a study of the profile, or all")
+    grid.add_argument("--seeds", type=int, help="number of seeds; the study's own if not given")
     grid.add_argument("--jobs", type=int, default=2, help="cells at once")
     grid.add_argument("--results", type=Path, default=LOCAL, help="folder of the records")
     grid.add_argument("--executor", default="local", help="folder of workflow/profiles: local or slurm")

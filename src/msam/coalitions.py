@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from msam.models import MultimodalClassifier
-from msam.shapley import coalitions, normalized, shapley_weights
+from msam.shapley import Coalition, coalitions, normalized, shapley_weights
 
 
 @contextmanager
@@ -37,20 +37,22 @@ def coalition_logits(
     inputs: Mapping[str, Tensor],
     features: Mapping[str, Tensor],
     full: Tensor | None = None,
+    sets: Sequence[Coalition] | None = None,
 ) -> Tensor:
-    """Logits of every non-empty coalition.
+    """Logits of every non-empty coalition, or of some.
 
     Args:
         model: the classifier.
         inputs: modality -> raw input, B x ...; only shapes are read.
         features: modality -> `model.encode(inputs)`, B x D_m.
         full: logits of all modalities, B x C, if the caller has them already.
+        sets: the coalitions to evaluate, the one of all modalities last; all of them if not given.
 
     Returns:
-        Logits, (2^M - 1) x B x C, in the order of `msam.shapley.coalitions(model.modalities)`.
+        Logits, (2^M - 1) x B x C, in the order of `sets` or `msam.shapley.coalitions(model.modalities)`.
     """
     modalities = model.modalities
-    todo = coalitions(tuple(modalities))[: None if full is None else -1]
+    todo = (sets or coalitions(tuple(modalities)))[: None if full is None else -1]
     if not todo:
         return full[None]  # type: ignore[index]
     with evaluation_mode(model):
@@ -109,8 +111,21 @@ def responses(logits: Tensor, modalities: Sequence[str]) -> Tensor:
     return (weights @ logits.flatten(1)).unflatten(1, logits.shape[1:])
 
 
+def softmax(contributions: Tensor) -> Tensor:
+    """Exponentials of the contributions, divided by their sum, shape (..., M)."""
+    return contributions.softmax(-1)
+
+
+NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {"linear": normalized, "softmax": softmax}
+"""From contributions to shares: Eq. 20 with negative ones clipped, or a softmax of temperature 1."""
+
+
 def batch_shares(
-    logits: Tensor, labels: Tensor, modalities: Sequence[str], value: str = "accuracy"
+    logits: Tensor,
+    labels: Tensor,
+    modalities: Sequence[str],
+    value: str = "accuracy",
+    normalization: str = "linear",
 ) -> Tensor:
     """Shares v_m of a batch (Eq. 20) from the coalitions' logits and a scalar value of `VALUES`.
 
@@ -119,12 +134,14 @@ def batch_shares(
         labels: class numbers, shape (B,).
         modalities: names, in the order of the model.
         value: a key of `VALUES`.
+        normalization: a key of `NORMALIZATIONS`.
 
     Returns:
         Shares, shape (M,), in the order of `modalities`.
     """
     values = VALUES[value](logits, labels)
-    return normalized(_weight_matrix(tuple(modalities), values.dtype, values.device) @ values)
+    contributions = _weight_matrix(tuple(modalities), values.dtype, values.device) @ values
+    return NORMALIZATIONS[normalization](contributions)
 
 
 @cache

@@ -36,6 +36,28 @@ def shapley_weights(modalities: tuple[str, ...]) -> dict[str, dict[Coalition, fl
     return {m: {s: chance(len(s) - 1) if m in s else -chance(len(s)) for s in sets} for m in modalities}
 
 
+def sampled_weights(modalities: tuple[str, ...], permutations: int) -> dict[str, dict[Coalition, float]]:
+    """Weights of `shapley_weights` estimated from random orders of arrival (Castro et al., 2009).
+
+    Args:
+        modalities: names.
+        permutations: orders that are drawn with torch's global generator.
+
+    Returns:
+        Modality -> coalition -> weight; a coalition that no order passes through is absent, so its value is
+        not needed. The mean over many draws is `shapley_weights`, and the values always sum to v(all).
+    """
+    weights: dict[str, dict[Coalition, float]] = {m: {} for m in modalities}
+    for _ in range(permutations):
+        present: Coalition = frozenset()
+        for place in torch.randperm(len(modalities)).tolist():
+            m, more = modalities[place], present | {modalities[place]}
+            weights[m][more] = weights[m].get(more, 0.0) + 1 / permutations
+            weights[m][present] = weights[m].get(present, 0.0) - 1 / permutations
+            present = more
+    return weights
+
+
 def shapley_values(values: Mapping[Coalition, Value]) -> dict[str, Value]:
     r"""Shapley value of every modality.
 
@@ -97,7 +119,7 @@ def modality_shares(contributions: Mapping[str, Tensor | float]) -> dict[str, Te
 
 
 def normalized(contributions: Tensor) -> Tensor:
-    """`modality_shares` of a vector of contributions, shape (M,)."""
+    """`modality_shares` of a vector of contributions, shape (M,), or of several, shape (..., M)."""
     positive = contributions.clamp(min=0)
-    total = positive.sum()
-    return torch.where(total > 0, positive / total, 1 / len(positive))
+    total = positive.sum(-1, keepdim=True)
+    return torch.where(total > 0, positive / total, 1 / positive.shape[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,14 @@ def batches(split: Split, size: int, order: torch.Generator) -> Iterator[Split]:
         if len(index) == min(size, len(split)):
             inputs = {m: _sent(x[index.to(x.device)], device) for m, x in split.inputs.items()}
             yield Split(inputs, split.labels[index.to(device)].flatten())
+
+
+def with_label_noise(split: Split, fraction: float, classes: int, seed: int) -> Split:
+    """The split with that fraction of its labels, drawn by the seed, moved to another class each."""
+    noise = torch.Generator().manual_seed(seed)
+    wrong = torch.rand(split.labels.shape, generator=noise) < fraction
+    shift = torch.randint(1, classes, split.labels.shape, generator=noise) * wrong
+    return replace(split, labels=(split.labels + shift.to(split.labels.device)) % classes)
 
 
 def _sent(x: Tensor, device: torch.device) -> Tensor:
@@ -173,12 +181,15 @@ def train_seed(
     started = time.perf_counter()
     kept = checkpoint if checkpoint and checkpoint.is_file() else None
     run = _Run.load(kept) if kept else _start(config, dataset, seed)
-    train, names = dataset.splits["train"], run.model.modalities
+    noisy = with_label_noise(
+        dataset.splits["train"], config.get("label_noise", 0.0), len(dataset.classes), seed
+    )
+    splits, names = {**dataset.splits, "train": noisy}, run.model.modalities
     result: dict[str, Any] = {"seed": seed, "state": "done", "reason": ""}
     for epoch in range(len(run.epochs) + 1, config["epochs"] + 1):
         run.model.train()
         lr = run.base.param_groups[0]["lr"]
-        reports = [run.method.step(batch) for batch in batches(train, config["batch_size"], run.order)]
+        reports = [run.method.step(batch) for batch in batches(noisy, config["batch_size"], run.order)]
         run.schedule.step()
         run.steps += len(reports)
         run.gradients += sum(r.gradient_evaluations for r in reports)
@@ -187,7 +198,7 @@ def train_seed(
             result |= {"state": "diverged", "reason": f"the training loss is not finite in epoch {epoch}"}
             break
         entry = {"epoch": epoch, "lr": lr}
-        entry |= {name: evaluate(run.model, split) for name, split in dataset.splits.items()}
+        entry |= {name: evaluate(run.model, split) for name, split in splits.items()}
         entry |= {"step_loss": float(losses.mean()), **_dominance(reports, names)}
         run.method.end_epoch(entry["validation"])
         run.epochs.append(entry)
@@ -200,7 +211,7 @@ def train_seed(
         "seconds": round(run.seconds + time.perf_counter() - started, 2),
         "steps": run.steps,
         "gradient_evaluations": run.gradients,
-        "peak_memory_mb": _peak_memory_mb(train.labels.device),
+        "peak_memory_mb": _peak_memory_mb(noisy.labels.device),
         "epochs": run.epochs,
         "final": select(run.epochs) if done else {},
     }

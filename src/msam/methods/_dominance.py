@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-RULES = ("shapley", "fixed:<modality>", "random", "epoch", "ema")
+RULES = ("shapley", "fixed:<modality>", "random", "epoch", "ema", "every:<steps>")
 
 
 class Dominance:
@@ -18,6 +18,7 @@ class Dominance:
     random: a modality drawn uniformly, with its share of the batch.
     epoch: the shares of the validation split after the last epoch; equal shares before the first.
     ema: an exponential moving average of the batch shares, from equal shares on.
+    every:<steps>: the largest share of the batch, read at every so many steps and kept in between.
 
     Args:
         rule: the rule's name.
@@ -30,11 +31,15 @@ class Dominance:
 
     def __init__(self, rule: str, modalities: Sequence[str], decay: float = 0.9) -> None:
         name, _, self.fixed = rule.partition(":")
-        if name not in {r.partition(":")[0] for r in RULES} or (name == "fixed") != bool(self.fixed):
+        known = {r.partition(":")[0] for r in RULES}
+        if name not in known or (name in ("fixed", "every")) != bool(self.fixed):
             raise ValueError(f"unknown dominance rule {rule!r}; choose from {', '.join(RULES)}")
-        if self.fixed and self.fixed not in modalities:
+        if name == "fixed" and self.fixed not in modalities:
             raise ValueError(f"unknown modality {self.fixed!r}; choose from {', '.join(modalities)}")
+        if name == "every" and not (self.fixed.isdecimal() and int(self.fixed)):
+            raise ValueError(f"dominance rule {rule!r}: the number of steps must be at least 1")
         self.name, self.modalities, self.decay = name, list(modalities), decay
+        self.steps = 0
         self.memory = torch.full((len(self.modalities),), 1 / len(self.modalities))
 
     def choose(self, read_shares: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
@@ -43,11 +48,15 @@ class Dominance:
         Args:
             read_shares: gives the shares of the batch, shape (M,); not called where the rule needs none.
         """
-        shares = self.memory if self.name == "epoch" else read_shares()
+        kept = self.name == "epoch" or (self.name == "every" and self.steps % int(self.fixed) > 0)
+        shares = self.memory if kept else read_shares()
+        self.steps += 1
         if self.name == "fixed":
             return shares, torch.tensor(self.modalities.index(self.fixed))
         if self.name == "random":
             return shares, torch.randint(len(self.modalities), ())
+        if self.name == "every":
+            self.memory = shares
         if self.name == "ema":
             shares = self.memory = self.decay * self.memory.to(shares) + (1 - self.decay) * shares
         return shares, shares.argmax()

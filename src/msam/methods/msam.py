@@ -17,14 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from msam.coalitions import VALUES, batch_shares, coalition_logits, responses
+from msam.coalitions import NORMALIZATIONS, VALUES, batch_shares, coalition_logits, responses
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport, UnsupportedCell
 from msam.methods._dominance import Dominance
 from msam.models import MultimodalClassifier
 from msam.optim import ModalityAwareSAM
+from msam.shapley import sampled_weights
 
 READINGS = ("loss", "response", "encoder")
+GRADIENT = "gradient"
+"""A value that is no coalition's: the squared norm of the loss gradient in a modality's encoder."""
 
 
 class MSAM(Method):
@@ -33,14 +36,29 @@ class MSAM(Method):
     Args:
         reading: one of `READINGS`.
         dominance: one of `msam.methods._dominance.RULES`.
-        value: scalar value of a coalition, one of `msam.coalitions.VALUES`.
+        value: scalar value of a coalition, one of `msam.coalitions.VALUES`, or `GRADIENT`.
+        normalization: one of `msam.coalitions.NORMALIZATIONS`.
+        permutations: orders from which Shapley values are estimated; 0 for the exact ones.
     """
 
-    def __init__(self, reading: str = "loss", dominance: str = "shapley", value: str = "accuracy") -> None:
-        for name, choice, choices in (("reading", reading, READINGS), ("value", value, VALUES)):
+    def __init__(
+        self,
+        reading: str = "loss",
+        dominance: str = "shapley",
+        value: str = "accuracy",
+        normalization: str = "linear",
+        permutations: int = 0,
+    ) -> None:
+        values = VALUES if reading == "response" else (*VALUES, GRADIENT)
+        for name, choice, choices in (
+            ("reading", reading, READINGS),
+            ("value", value, values),
+            ("normalization", normalization, NORMALIZATIONS),
+        ):
             if choice not in choices:
                 raise ValueError(f"unknown {name} {choice!r}; choose from {', '.join(choices)}")
         self.reading, self.rule, self.value = reading, dominance, value
+        self.normalization, self.permutations = normalization, permutations
 
     def check(self, fusion: str, modalities: Sequence[str]) -> None:
         """M-SAM compares modalities, so it needs two."""
@@ -69,10 +87,10 @@ class MSAM(Method):
             self.sam.zero_grad()
             features = self.model.encode(batch.inputs)
             logits = self.model.fuse(features)
-            if not steer:  # in the first pass
-                steer.extend(self.dominance.choose(lambda: self._shares(batch, features, logits)))
             loss = F.cross_entropy(logits, batch.labels)
             loss.backward()
+            if not steer:  # in the first pass
+                steer.extend(self.dominance.choose(lambda: self._shares(batch, features, logits)))
             return loss
 
         def dominant() -> str:
@@ -87,8 +105,20 @@ class MSAM(Method):
 
     @torch.no_grad()
     def _shares(self, batch: Split, features: Mapping[str, Tensor], fused: Tensor) -> Tensor:
+        """Shares of the batch; reads the gradients of the first pass where these are the value."""
+        normalize = NORMALIZATIONS[self.normalization]
+        if self.value == GRADIENT:
+            return normalize(squared_gradients(self.model))
+        if self.permutations:
+            weights = sampled_weights(tuple(self.model.modalities), self.permutations)
+            sets = sorted({s for row in weights.values() for s in row if s}, key=len)
+            logits = coalition_logits(self.model, batch.inputs, features, fused, sets)
+            values = VALUES[self.value](logits, batch.labels)
+            matrix = [[row.get(s, 0.0) for s in sets] for row in weights.values()]
+            return normalize(values.new_tensor(matrix) @ values)
         logits = coalition_logits(self.model, batch.inputs, features, fused)
-        return batch_shares(logits, batch.labels, self.model.modalities, self.value)
+        names = self.model.modalities
+        return batch_shares(logits, batch.labels, names, self.value, self.normalization)
 
     def _response_step(self, batch: Split) -> StepReport:
         passes: list[Tensor] = []  # loss of every modality's response, shape (M,)
@@ -105,7 +135,9 @@ class MSAM(Method):
             if not passes:
                 steer.extend(
                     self.dominance.choose(
-                        lambda: batch_shares(logits.detach(), batch.labels, names, self.value)
+                        lambda: batch_shares(
+                            logits.detach(), batch.labels, names, self.value, self.normalization
+                        )
                     )
                 )
                 joint.append(F.cross_entropy(fused.detach(), batch.labels))
@@ -120,3 +152,12 @@ class MSAM(Method):
 
         self.sam.step(closure, rest=rest)
         return StepReport(joint[0], 3, *steer)
+
+
+def squared_gradients(model: MultimodalClassifier) -> Tensor:
+    """Squared norm of the gradients in each modality's encoder, shape (M,)."""
+    norms = [
+        torch.stack([p.grad.square().sum() for p in encoder.parameters() if p.grad is not None]).sum()
+        for encoder in model.encoders.values()
+    ]
+    return torch.stack(norms)

@@ -1,9 +1,9 @@
 """Study files: the only place where the grid of cells is written.
 
 A profile is a YAML file of this folder (or any path) with defaults and one or more studies; a study lists
-data sets, fusions and methods. `cells` expands it. A data set may list `methods` with options that replace
-those of the study for it alone. Hyper-parameters that the search has chosen lie beside the profile, in
-`<profile>.chosen.json`.
+data sets, fusions and methods, and may have a number of seeds of its own. `cells` expands it. A data set may
+list `methods` with options that replace those of the study for it alone. Hyper-parameters that the search
+has chosen lie beside the profile, in `<profile>.chosen.json`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ import yaml
 from msam.fingerprint import code_fingerprint
 
 FOLDER = Path(__file__).parent
+
+SETTINGS = ("rho", "label_noise", "probes")
+"""Settings that the entry of a method may replace; what else it holds are options of the method."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,11 @@ def cells(
     return found
 
 
+def seeds(profile: dict[str, Any], study: str) -> int:
+    """Number of seeds of a study: its own or the profile's."""
+    return _pick(profile["studies"], study, "study").get("seeds", profile["seeds"])
+
+
 def with_hyperparameters(
     cell: Cell, lr: float, rho: float | None, options: Mapping[str, float] | None = None
 ) -> Cell:
@@ -154,7 +162,8 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
     done: dict[str, Cell] = {}
     for entry, options in content["methods"].items():
         for variant, more in _variants(entry, {**(options or {}), **own.get(entry, {})}, data):
-            uses_rho, space = more.pop("rho", True), more.pop("search", {})
+            like, space = more.pop("like", None), more.pop("search", {})
+            fixed = {key: more.pop(key) for key in SETTINGS if key in more}
             config = {
                 "profile": profile["profile"],
                 "study": study,
@@ -165,13 +174,16 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
                 "variant": variant,
                 "options": more,
                 **settings,
-                "rho": settings["rho"] if uses_rho else None,
+                **fixed,
             }
+            config["rho"] = None if fixed.get("rho") is False else config["rho"]
             needed = more.get("share")
             cell = Cell(config, _pick(done, needed, "method") if isinstance(needed, str) else None, space)
-            tuned = found.get((dataset, fusion, (cell.needs or cell).name))
-            if tuned and cell.needs:
+            tuned = found.get((dataset, fusion, like or (cell.needs or cell).name))
+            if tuned and (like or cell.needs):
                 tuned = {**tuned, "options": {}}
+            if tuned and "rho" in fixed:
+                tuned = {**tuned, "rho": config["rho"]}
             if cell.name in done:
                 raise ValueError(f"study {study!r} has two methods {cell.name!r}, which would share a record")
             done[cell.name] = cell if tuned is None else with_hyperparameters(cell, **tuned)
@@ -181,16 +193,26 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
 def _variants(
     entry: str, options: dict[str, Any], data: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(variant, options) of a method's entry; `each: modality` makes one a modality."""
+    """(variant, options) of a method's entry.
+
+    `each: modality` makes one a modality, whose name takes the place of "{modality}" in the options;
+    `each: {rho: [0.1, 0.2]}` makes one a value.
+    """
     options = dict(options)
     variant = entry.partition("+")[2]
-    if options.pop("each", None) == "modality":
+    each = options.pop("each", None)
+    if each is None:
+        yield variant, options
+    elif each == "modality":
         if "modalities" not in data:
             raise ValueError(f"{entry} runs for each modality, but the data set lists no 'modalities'")
         for modality in data["modalities"]:
-            yield modality, {**options, "modality": modality}
+            filled = {k: v.format(modality=modality) if isinstance(v, str) else v for k, v in options.items()}
+            yield "_".join(filter(None, (variant, modality))), filled
     else:
-        yield variant, options
+        ((name, values),) = each.items()
+        for value in values:
+            yield f"{variant or name}_{value}".replace(":", "_"), {**options, name: value}
 
 
 def _pick(mapping: dict[str, Any], name: str, what: str) -> Any:
