@@ -19,9 +19,9 @@ ALPHA = 0.05
 EQUAL = "equal within the margin"
 
 
-def margin(study: Study) -> float:
-    """The equivalence margin that the study file states, a fraction; the largest of several profiles'."""
-    return max(float(study_file(profile)["mixing"]["margin"]) for profile in study.profiles)
+def margin() -> float:
+    """The equivalence margin that the study file states, a fraction."""
+    return float(study_file("embedded")["mixing"]["margin"])
 
 
 def placed_readings(study: Study, dataset: str, fusion: str) -> dict[str, tuple[float, pd.Series]]:
@@ -50,7 +50,7 @@ def differences(study: Study) -> pd.DataFrame:
             continue
         by = (values[dataset, fusion, name] - values[dataset, fusion, CONTROL]).dropna()
         difference, inner = mean_interval(by), mean_interval(by, 1 - 2 * ALPHA)
-        word = reading(difference, inner, margin(study))
+        word = reading(difference, inner, margin())
         where = {"dataset": dataset, "fusion": fusion, "name": name}
         rows.append(where | {"difference": difference, "inner": inner, "reading": word})
     columns = ["dataset", "fusion", "name", "difference", "inner", "reading"]
@@ -93,7 +93,7 @@ def mixing_table(study: Study) -> Table:
     note = (
         "Fused test accuracy after the last epoch, paired by seed, ± half of the 95 % interval. The mixture "
         "has M-SAM's learning rate and radius and the mean share of its run of the same seed. Equal within "
-        f"the margin: the 90 % interval lies within ± {100 * margin(study):.1f} points, two one-sided tests "
+        f"the margin: the 90 % interval lies within ± {100 * margin():.1f} points, two one-sided tests "
         "at 5 %; the study file stated the margin before the runs. Best constant share: of the sweep, by the "
         "mean test accuracy, to look at and not to choose by."
     )
@@ -121,7 +121,7 @@ def mixing_sentence(study: Study) -> str:
         words = [EQUAL, VERDICTS["higher"], VERDICTS["lower"], VERDICTS["apart"]]
         counts = [f"{word} in {int((mine['reading'] == word).sum())}" for word in words]
         parts.append(f"{label(name)} {', '.join(counts)} of {len(mine)} blocks")
-    return f"Against a constant mixture (margin {100 * margin(study):.1f} points): {'; '.join(parts)}."
+    return f"Against a constant mixture (margin {100 * margin():.1f} points): {'; '.join(parts)}."
 
 
 def sweep_sentence(study: Study) -> str:
