@@ -2,8 +2,9 @@
 
 A record holds `schema`, `state` ("done", or "undefined" with a `reason`), `key` (hash of configuration
 and code), `config`, `provenance` and `seeds`. A seed holds its `state` ("done" or "diverged"), costs,
-`epochs` (loss, accuracies and shares of each split, and what the steps reported) and `final` (the epoch each
-selection rule picks). Of a failed cell there is `<name>.failed.json` with the reason and no record.
+`epochs` (loss, accuracies and shares of each split, and what the steps reported), `final` (the epoch each
+selection rule picks) and, where the configuration has `probes`, what these measured (`msam.probes`). Of a
+failed cell there is `<name>.failed.json` with the reason and no record.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
-from msam import methods
+from msam import methods, probes
 from msam._startup import plain_sgd
 from msam.coalitions import accuracy, batch_shares, coalition_logits, evaluation_mode, responses
 from msam.datasets import Dataset, Split
@@ -164,7 +164,8 @@ def train_seed(
     same order of batches and, for the same model, the same initialization.
 
     Args:
-        config: configuration of the cell, as `msam.studies` makes it.
+        config: configuration of the cell, as `msam.studies` makes it; `probes`, if there, names what is
+            measured of the trained network, outside of its `seconds`.
         dataset: the data; the device of the labels is the one to train on, inputs may lie in the host's
             memory.
         seed: the seed.
@@ -207,7 +208,7 @@ def train_seed(
             run.save(checkpoint)
         progress(epoch, entry)
     done = result["state"] == "done"
-    return result | {
+    result |= {
         "seconds": round(run.seconds + time.perf_counter() - started, 2),
         "steps": run.steps,
         "gradient_evaluations": run.gradients,
@@ -215,6 +216,9 @@ def train_seed(
         "epochs": run.epochs,
         "final": select(run.epochs) if done else {},
     }
+    if done and "probes" in config:
+        result["probes"] = probes.measure(config["probes"], run.model, dataset, seed)
+    return result
 
 
 def select(epochs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
