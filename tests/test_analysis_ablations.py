@@ -97,7 +97,7 @@ def test_radius_reads_accuracy_gap_and_sharpness(tmp_path):
             name = f"{method}+rho_{rho}"
 
             def probes(seed, top=top):
-                return {"flatness": {"whole": {"hessian_top": top + seed}}}
+                return {"sharpness": {"hessian_top": top + seed}}
 
             accuracies = [accuracy + better + 0.001 * k for k in (0, 1, 3)]
             records[name] = record(name, accuracies, probes)

@@ -90,6 +90,25 @@ def evaluate(model: MultimodalClassifier, split: Split) -> dict[str, Any]:
     }
 
 
+def squared_gradient_norm(model: MultimodalClassifier, split: Split) -> float:
+    """Squared L2 norm of the gradient of a split's loss, over all parameters together, in evaluation mode.
+
+    The loss is the mean cross-entropy of the fused logits, without weight decay. No gradient is left in the
+    parameters, and those that are there stay.
+    """
+    labels, parameters = split.labels.flatten(), [p for p in model.parameters() if p.requires_grad]
+    total = [torch.zeros_like(p) for p in parameters]
+    per_example = len(labels) // len(split)
+    with evaluation_mode(model):
+        for start in range(0, len(split), EVALUATION_BATCH):
+            stop = start + EVALUATION_BATCH
+            inputs = {m: _sent(split.inputs[m][start:stop], labels.device) for m in model.modalities}
+            own = labels[start * per_example : stop * per_example]
+            loss = F.cross_entropy(model(inputs), own, reduction="sum") / len(labels)
+            torch._foreach_add_(total, torch.autograd.grad(loss, parameters, materialize_grads=True))
+    return sum(float(g.double().square().sum()) for g in total)
+
+
 @dataclass
 class _Run:
     """Where the training of a seed stands after an epoch; saved and loaded as one object."""
@@ -182,15 +201,15 @@ def train_seed(
     started = time.perf_counter()
     kept = checkpoint if checkpoint and checkpoint.is_file() else None
     run = _Run.load(kept) if kept else _start(config, dataset, seed)
-    noisy = with_label_noise(
+    train = with_label_noise(
         dataset.splits["train"], config.get("label_noise", 0.0), len(dataset.classes), seed
     )
-    splits, names = {**dataset.splits, "train": noisy}, run.model.modalities
+    splits, names = {**dataset.splits, "train": train}, run.model.modalities
     result: dict[str, Any] = {"seed": seed, "state": "done", "reason": ""}
     for epoch in range(len(run.epochs) + 1, config["epochs"] + 1):
         run.model.train()
         lr = run.base.param_groups[0]["lr"]
-        reports = [run.method.step(batch) for batch in batches(noisy, config["batch_size"], run.order)]
+        reports = [run.method.step(batch) for batch in batches(train, config["batch_size"], run.order)]
         run.schedule.step()
         run.steps += len(reports)
         run.gradients += sum(r.gradient_evaluations for r in reports)
@@ -201,6 +220,8 @@ def train_seed(
         entry = {"epoch": epoch, "lr": lr}
         entry |= {name: evaluate(run.model, split) for name, split in splits.items()}
         entry |= {"step_loss": float(losses.mean()), **_dominance(reports, names)}
+        if config.get("gradient_norm"):
+            entry["gradient_norm"] = squared_gradient_norm(run.model, train)
         run.method.end_epoch(entry["validation"])
         run.epochs.append(entry)
         run.seconds, started = run.seconds + time.perf_counter() - started, time.perf_counter()
@@ -212,7 +233,7 @@ def train_seed(
         "seconds": round(run.seconds + time.perf_counter() - started, 2),
         "steps": run.steps,
         "gradient_evaluations": run.gradients,
-        "peak_memory_mb": _peak_memory_mb(noisy.labels.device),
+        "peak_memory_mb": _peak_memory_mb(train.labels.device),
         "epochs": run.epochs,
         "final": select(run.epochs) if done else {},
     }

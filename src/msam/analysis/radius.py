@@ -24,8 +24,8 @@ def measures(study: Study) -> dict[str, Cells]:
     gaps = gaps[gaps["output"] == "fused"]
     tops: dict[tuple[str, str, str], dict[int, float]] = {}
     for where, seed, found in probed(study):
-        if "flatness" in found:
-            tops.setdefault(where, {})[seed] = found["flatness"]["whole"]["hessian_top"]
+        if "sharpness" in found:
+            tops.setdefault(where, {})[seed] = found["sharpness"]["hessian_top"]
     return {
         ACCURACY: {key: 100 * series for key, series in by_seed(study.frames.runs).items()},
         GAP: {key: rows.set_index("seed")["tau"] for key, rows in gaps.groupby(CELL)},

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 TOLERANCE, VECTORS = 1e-3, 10
 """Of Lanczos: relative error of the eigenvalue, and vectors kept between restarts."""
-AT_ONCE = 4
+AT_ONCE = 10
 """Products with as many vectors in one pass."""
 
 

@@ -21,7 +21,7 @@ from msam.models import MultimodalClassifier
 from msam.probes import _around, _curvature
 from msam.probes._network import OneEncoder, Weights, accuracy_on, as_numbers
 
-EXAMPLES, TRACE_SAMPLES = 512, 20
+EXAMPLES, TRACE_SAMPLES = 512, 10
 RHO, ADAPTIVE_RHO = 0.05, 0.5
 GRID, REACH = 11, 1.0
 NOISE_LEVELS, NOISE_DRAWS = (0.1, 0.2, 0.4), 5
