@@ -5,6 +5,7 @@ from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap
 from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.points import accuracy_points, gain_points
 from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
+from msam.analysis.figures.rate import decay_curves, rate_curves
 from msam.analysis.figures.samples import samples
 from msam.analysis.figures.setup import search_points
 from msam.analysis.figures.shares import (
@@ -21,6 +22,7 @@ __all__ = [
     "against_points",
     "budget_points",
     "cost_bars",
+    "decay_curves",
     "dominance_curves",
     "dominant_share_curves",
     "evaluation_curves",
@@ -29,6 +31,7 @@ __all__ = [
     "loss_curves",
     "profile_curves",
     "rank_points",
+    "rate_curves",
     "samples",
     "search_points",
     "share_curves",
