@@ -14,6 +14,7 @@ from msam.analysis.figures.shares import (
     share_curves,
     switch_curves,
 )
+from msam.analysis.figures.training import spent_curves
 
 __all__ = [
     "Picture",
@@ -35,5 +36,6 @@ __all__ = [
     "samples",
     "search_points",
     "share_curves",
+    "spent_curves",
     "switch_curves",
 ]
