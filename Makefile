@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce ablations smoke plan search book publish notebook test lint benchmark clean
+.PHONY: help setup reproduce ablations smoke plan search book publish notebook test lint benchmark rate clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ lint: $(READY) ## Check style and types
 
 benchmark: $(READY) ## Measure what a step of every method costs, relative to SAM
 	@python benchmarks/step_cost.py
+
+rate: $(READY) ## Measure the rate of convergence where the gradient is known
+	@msam rate
 
 clean: ## Remove what was built, not results and not the environment
 	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .snakemake

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -30,6 +31,7 @@ from msam.analysis import (
     tables,
     values,
 )
+from msam.analysis.figures.training import spent
 from msam.analysis.sources import read
 from msam.analysis.table import Block, Table, number
 
@@ -37,7 +39,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
     *("ablation_dominance", "ablation_mixing", "ablation_values", "ablation_radius"),
-    *("status", "comparison"),
+    *("rate", "status", "comparison"),
 ]
 TABLES = [
     lambda s: accuracy.paper_layout(s, "late"),
@@ -83,6 +85,7 @@ FIGURES = [
     lambda s: figures.accuracy_curves(s, "modalities"),
     figures.evaluation_curves,
     figures.loss_curves,
+    figures.spent_curves,
     figures.gap_curves,
     figures.share_curves,
     figures.dominance_curves,
@@ -248,6 +251,31 @@ def test_names_of_the_papers_datasets_are_those_of_the_package():
         assert source.constant("STANDS_FOR") == theirs
         outputs = {paper.MODALITIES.get(modality, modality) for modality in source.kinds}
         assert outputs | {"fused"} == set(paper.OUTPUTS[theirs])
+
+
+def test_what_was_spent_until_an_epoch_is_its_part_of_the_run(study):
+    found = spent(study, "loss")
+    assert not found["name"].str.startswith("unimodal").any()
+    runs = study.frames.seeds.set_index(["dataset", "fusion", "name", "seed"])
+    for key, mine in found.groupby(list(runs.index.names)):
+        run = runs.loc[key]
+        mine = mine.sort_values("epoch")
+        assert mine["steps"].iloc[-1] * 1000 == pytest.approx(run["steps"])
+        assert mine["seconds"].iloc[-1] == pytest.approx(run["seconds"])
+        assert mine["gradient_evaluations"].iloc[0] * 1000 == pytest.approx(
+            run["gradient_evaluations"] / len(mine)
+        )
+
+
+def test_gradient_norms_are_drawn_where_records_have_them(study):
+    assert spent(study, "gradient_norm").empty
+    epochs = study.frames.epochs
+    fused = (epochs["split"] == "train") & (epochs["output"] == "fused")
+    more = epochs.assign(gradient_norm=epochs["loss"].astype(float).where(fused))
+    norms = replace(study, frames=replace(study.frames, epochs=more))
+    assert len(spent(norms, "gradient_norm")) == len(spent(study, "loss"))
+    assert figures.spent_curves(norms, "gradient_norm").svg.count("<path") > 10
+    assert figures.spent_curves(study, "gradient_norm").svg.count("<path") < 40
 
 
 @pytest.mark.parametrize("make", TABLES)

@@ -157,6 +157,14 @@ def _search(options: argparse.Namespace) -> int:
     return 0
 
 
+def _rate(options: argparse.Namespace) -> int:
+    from msam import rate
+
+    record = rate.run(options.output)
+    print(f"the rate was measured in {record['provenance']['seconds']:.0f} s: {options.output}")
+    return 0
+
+
 def _notebook(options: argparse.Namespace) -> int:
     from msam import notebooks
 
@@ -283,6 +291,8 @@ def _parser() -> argparse.ArgumentParser:
     book = add(commands, "book", _book, "build the book of all profiles that have records", pages)
     book.add_argument("--results", type=Path, default=PUBLISHED, help="folder of the records")
     add(commands, "publish", _publish, "make the local records the published ones", grid)
+    measured = add(commands, "rate", _rate, "measure the rate of convergence where the gradient is known")
+    measured.add_argument("--output", type=Path, default=LOCAL / "rate" / "rate.json", help="file to write")
     notebook = add(commands, "notebook", _notebook, "run one notebook through papermill")
     notebook.add_argument("name", help="a notebook of notebooks/, or a path")
     notebook.add_argument(

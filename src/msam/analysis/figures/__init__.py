@@ -6,6 +6,7 @@ from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.identification import identification_curves
 from msam.analysis.figures.points import accuracy_points, gain_points
 from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
+from msam.analysis.figures.rate import decay_curves, rate_curves
 from msam.analysis.figures.samples import samples
 from msam.analysis.figures.setup import search_points
 from msam.analysis.figures.shares import (
@@ -15,6 +16,7 @@ from msam.analysis.figures.shares import (
     switch_curves,
 )
 from msam.analysis.figures.sweep import mixing_curves, sweep_curves, tradeoff_points
+from msam.analysis.figures.training import spent_curves
 
 __all__ = [
     "Picture",
@@ -23,6 +25,7 @@ __all__ = [
     "against_points",
     "budget_points",
     "cost_bars",
+    "decay_curves",
     "dominance_curves",
     "dominant_share_curves",
     "evaluation_curves",
@@ -33,9 +36,11 @@ __all__ = [
     "mixing_curves",
     "profile_curves",
     "rank_points",
+    "rate_curves",
     "samples",
     "search_points",
     "share_curves",
+    "spent_curves",
     "sweep_curves",
     "switch_curves",
     "tradeoff_points",

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -69,7 +69,9 @@ def picture(draw: Callable[..., Figure]) -> Callable[..., Picture]:
     return drawn
 
 
-def panels(rows: int, columns: int, legend_lines: int) -> tuple[Figure, np.ndarray]:
+def panels(
+    rows: int, columns: int, legend_lines: int, share_x: Literal["row", "none"] = "row"
+) -> tuple[Figure, np.ndarray]:
     """Panels of fixed size in inches: an automatic layout would take a third of the drawing time."""
     top = 0.3 + (0.15 + 0.2 * legend_lines if legend_lines else 0)
     bottom, panel, between = 0.45, 1.25, 0.5
@@ -83,7 +85,7 @@ def panels(rows: int, columns: int, legend_lines: int) -> tuple[Figure, np.ndarr
         hspace=between / panel,
         wspace=0.08,
     )
-    return figure, figure.subplots(rows, columns, squeeze=False, sharex="row", sharey="row")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey="row")
 
 
 def band(axes: Axes, summary: pd.DataFrame, shade: str, style: Any, text: str) -> None:
