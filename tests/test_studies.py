@@ -320,3 +320,48 @@ def test_a_module_that_is_not_there_is_named(tmp_path):
     profile = write(tmp_path, GRID.replace("msam+encoder: {reading: encoder}", "nowhere.method: {}"))
     cell = one(profile, "watch", "late", "method")
     assert re.fullmatch(r"there is no module 'nowhere\.method'", refused(lambda: cell.key))
+
+
+def test_a_study_may_take_from_another_profile_what_it_does_not_say(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "seeds: 2\ndefaults: {epochs: 1, optimizer: {lr: 0.3}, rho: 0.1}\n"
+        "studies: {mixing: {from: embedded, datasets: {watch: {}}}}\n"
+    )
+    mine, theirs = studies.load(str(path)), studies.load("embedded")
+    assert studies.seeds(mine, "mixing") == studies.seeds(theirs, "mixing") != 2
+    assert [c.title for c in studies.cells(mine, "mixing")] == [
+        c.title for c in studies.cells(theirs, "mixing", "watch")
+    ]
+    assert {c.config["epochs"] for c in studies.cells(mine, "mixing")} == {1}
+
+
+def test_a_line_may_stand_for_several_cells(tmp_path):
+    path = tmp_path / "sweeps.yaml"
+    path.write_text(
+        "seeds: 2\ndefaults: {optimizer: {lr: 0.3}, rho: 0.1}\n"
+        "studies: {main: {datasets: {d: {modalities: [a, b]}}, fusions: [late], methods: {\n"
+        "  msam: {},\n"
+        "  sam: {like: msam, each: {rho: [0.0, 0.2]}},\n"
+        "  msam+rule: {like: msam, each: {dominance: ['every:5', random]}},\n"
+        "  msam+fixed: {like: msam, each: modality, dominance: 'fixed:{modality}'},\n"
+        "  joint: {rho: false, label_noise: 0.2}}}}\n"
+    )
+    (tmp_path / "sweeps.chosen.json").write_text(
+        '[{"dataset": "d", "fusion": "late", "name": "msam", "lr": 0.7, "rho": 0.4, "options": {}}]'
+    )
+    found = {c.name: c.config for c in studies.cells(studies.load(str(path)))}
+    assert {name: (c["optimizer"]["lr"], c["rho"]) for name, c in found.items()} == {
+        "msam": (0.7, 0.4),
+        "sam+rho_0.0": (0.7, 0.0),
+        "sam+rho_0.2": (0.7, 0.2),
+        "msam+rule_every_5": (0.7, 0.4),
+        "msam+rule_random": (0.7, 0.4),
+        "msam+fixed_a": (0.7, 0.4),
+        "msam+fixed_b": (0.7, 0.4),
+        "joint": (0.3, None),
+    }
+    assert found["msam+rule_every_5"]["options"] == {"dominance": "every:5"}
+    assert found["msam+fixed_b"]["options"] == {"dominance": "fixed:b"}
+    assert found["joint"]["label_noise"] == 0.2
+    assert found["joint"]["options"] == {}

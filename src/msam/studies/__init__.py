@@ -1,9 +1,10 @@
 """Study files: the only place where the grid of cells is written.
 
 A profile is a YAML file of this folder (or any path) with defaults and one or more studies; a study lists
-data sets, fusions and methods, and may have a number of seeds of its own. `cells` expands it. A data set may
-list `methods` with options that replace those of the study for it alone. Hyper-parameters that the search
-has chosen lie beside the profile, in `<profile>.chosen.json`.
+data sets, fusions and methods, and may have a number of seeds of its own; `from` names a profile whose study
+of the same name gives what it does not say itself. `cells` expands it. A data set may list `methods` with
+options that replace those of the study for it alone. Hyper-parameters that the search has chosen lie beside
+the profile, in `<profile>.chosen.json`.
 """
 
 from __future__ import annotations
@@ -92,6 +93,9 @@ def load(profile: str) -> dict[str, Any]:
         raise ValueError(f"profile {path.name} is no YAML: {' '.join(str(error).split())}") from None
     _require(content, ("seeds", "defaults", "studies"), f"profile {path.name}")
     for name, study in content["studies"].items():
+        if isinstance(study, dict) and "from" in study:
+            theirs = _pick(load(study["from"])["studies"], name, "study")
+            study = content["studies"][name] = {**theirs, **study}
         _require(study, ("datasets", "fusions", "methods"), f"profile {path.name}, study {name!r}")
     return {**content, "profile": path.stem, "path": str(path)}
 
