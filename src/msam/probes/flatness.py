@@ -21,7 +21,7 @@ from msam.models import MultimodalClassifier
 from msam.probes import _around, _curvature
 from msam.probes._network import OneEncoder, Weights, accuracy_on, as_numbers
 
-EXAMPLES, TRACE_SAMPLES = 512, 20
+EXAMPLES, TRACE_SAMPLES = 512, 10
 RHO, ADAPTIVE_RHO = 0.05, 0.5
 GRID, REACH = 11, 1.0
 NOISE_LEVELS, NOISE_DRAWS = (0.1, 0.2, 0.4), 5
@@ -46,7 +46,7 @@ def measure(model: MultimodalClassifier, dataset: Dataset, seed: int) -> dict[st
     model = copy.deepcopy(model).eval().requires_grad_(True)
     inputs, labels = _examples(dataset.splits["train"], model.modalities)
     weights = dict(model.named_parameters())
-    with _curvature.differentiable_twice():
+    with _curvature.second_derivatives(model):
         whole = _block(model, weights, inputs, labels, seed)
         blocks = {m: _encoder_block(model, m, inputs, labels, seed) for m in model.modalities}
     return {
@@ -109,7 +109,7 @@ def _encoder_block(
 def _landscape(loss: _around.Loss, weights: Weights, seed: int) -> dict[str, Any]:
     source = torch.Generator().manual_seed(seed)
     one, other = (_around.filter_direction(weights, source) for _ in range(2))
-    x = torch.linspace(-REACH, REACH, GRID).tolist()
+    x = [REACH * (2 * i / (GRID - 1) - 1) for i in range(GRID)]
     grid = [[float(loss(_around.moved(weights, (a, one), (b, other)))) for b in x] for a in x]
     return {"x": x, "loss": grid}
 
