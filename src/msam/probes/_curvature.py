@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 TOLERANCE, VECTORS = 1e-3, 10
 """Of Lanczos: relative error of the eigenvalue, and vectors kept between restarts."""
-AT_ONCE = 10
-"""Products with as many vectors in one pass."""
 
 
 def hessian(
@@ -42,15 +41,31 @@ def hessian(
 
 
 @contextmanager
-def differentiable_twice() -> Iterator[None]:
-    """Let attention run through operators that have second derivatives."""
+def second_derivatives(model: nn.Module) -> Iterator[None]:
+    """Let the layers of the model run through operators with right second derivatives in forward mode.
+
+    Attention's fused ones have none. Those of `torch.nn.functional.layer_norm` are wrong for its weight
+    (PyTorch 2.12): the Hessian is not even symmetric. So the layer's formula takes its place.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    for norm in norms:
+        vars(norm)["forward"] = partial(_layer_norm, norm)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        for norm in norms:
+            del vars(norm)["forward"]
+
+
+def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    axes = tuple(range(-len(norm.normalized_shape), 0))
+    centered = x - x.mean(axes, keepdim=True)
+    variance = centered.square().mean(axes, keepdim=True)
+    return centered / (variance + norm.eps).sqrt() * norm.weight + norm.bias
 
 
 def top_eigenvalue(operator: Any, source: torch.Generator) -> float:
@@ -88,9 +103,7 @@ def trace(operator: Any, samples: int, source: torch.Generator) -> tuple[float, 
 
     Mean of v^T A v over random vectors v of signs.
     """
-    signs = 2.0 * torch.randint(2, (samples, operator.shape[0]), generator=source) - 1
-    found = []
-    for part in signs.to(operator.device, operator.dtype).split(AT_ONCE):
-        found.append((part.T * (operator @ part.T)).sum(0))
-    products = torch.cat(found)
+    signs = 2.0 * torch.randint(2, (operator.shape[0], samples), generator=source) - 1
+    v = signs.to(operator.device, operator.dtype)
+    products = (v * (operator @ v)).sum(0)
     return float(products.mean()), float(products.std() / samples**0.5)

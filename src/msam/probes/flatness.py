@@ -44,9 +44,9 @@ def measure(model: MultimodalClassifier, dataset: Dataset, seed: int) -> dict[st
         of that part of the weights' size in all of them ("whole") or in one encoder.
     """
     model = copy.deepcopy(model).eval().requires_grad_(True)
-    inputs, labels = _examples(dataset.splits["train"], model.modalities)
+    inputs, labels = examples(dataset.splits["train"], model.modalities)
     weights = dict(model.named_parameters())
-    with _curvature.differentiable_twice():
+    with _curvature.second_derivatives(model):
         whole = _block(model, weights, inputs, labels, seed)
         blocks = {m: _encoder_block(model, m, inputs, labels, seed) for m in model.modalities}
     return {
@@ -55,12 +55,12 @@ def measure(model: MultimodalClassifier, dataset: Dataset, seed: int) -> dict[st
         "adaptive_rho": ADAPTIVE_RHO,
         "whole": whole,
         "blocks": blocks,
-        "landscape": _landscape(_loss(model, inputs, labels), weights, seed),
+        "landscape": _landscape(loss_of(model, inputs, labels), weights, seed),
         "weight_noise": _weight_noise(model, dataset.splits["test"], seed),
     }
 
 
-def _examples(train: Split, modalities: Iterable[str]) -> tuple[dict[str, Tensor], Tensor]:
+def examples(train: Split, modalities: Iterable[str]) -> tuple[dict[str, Tensor], Tensor]:
     """The same random examples for every run: inputs as numbers, and labels, on the labels' device."""
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:EXAMPLES]
     inputs = {m: train.inputs[m][chosen.to(train.inputs[m].device)] for m in modalities}
@@ -68,7 +68,7 @@ def _examples(train: Split, modalities: Iterable[str]) -> tuple[dict[str, Tensor
     return {m: as_numbers(x.to(device)) for m, x in inputs.items()}, train.labels[chosen.to(device)].flatten()
 
 
-def _loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> _around.Loss:
+def loss_of(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> _around.Loss:
     """L as a function of some weights of the model, nats."""
     return lambda weights: F.cross_entropy(functional_call(model, dict(weights), (dict(inputs),)), labels)
 
@@ -83,7 +83,7 @@ def _block(
     operator = _curvature.hessian(model, list(weights.values()), inputs, labels)
     source = torch.Generator().manual_seed(seed)
     trace, error = _curvature.trace(operator, TRACE_SAMPLES, source)
-    loss = _loss(model, inputs, labels)
+    loss = loss_of(model, inputs, labels)
     return {
         "hessian_top": _curvature.top_eigenvalue(operator, source),
         "hessian_trace": trace,
@@ -109,7 +109,7 @@ def _encoder_block(
 def _landscape(loss: _around.Loss, weights: Weights, seed: int) -> dict[str, Any]:
     source = torch.Generator().manual_seed(seed)
     one, other = (_around.filter_direction(weights, source) for _ in range(2))
-    x = torch.linspace(-REACH, REACH, GRID).tolist()
+    x = [REACH * (2 * i / (GRID - 1) - 1) for i in range(GRID)]
     grid = [[float(loss(_around.moved(weights, (a, one), (b, other)))) for b in x] for a in x]
     return {"x": x, "loss": grid}
 

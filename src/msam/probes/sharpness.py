@@ -24,10 +24,10 @@ def measure(model: MultimodalClassifier, dataset: Dataset, seed: int) -> dict[st
         `hessian_top`, `sharpness` and `adaptive_sharpness` (nats), as in `msam.probes.flatness`.
     """
     model = copy.deepcopy(model).eval().requires_grad_(True)
-    inputs, labels = flatness._examples(dataset.splits["train"], model.modalities)
+    inputs, labels = flatness.examples(dataset.splits["train"], model.modalities)
     weights = dict(model.named_parameters())
-    loss = flatness._loss(model, inputs, labels)
-    with _curvature.differentiable_twice():
+    loss = flatness.loss_of(model, inputs, labels)
+    with _curvature.second_derivatives(model):
         operator = _curvature.hessian(model, list(weights.values()), inputs, labels)
         return {
             "hessian_top": _curvature.top_eigenvalue(operator, torch.Generator().manual_seed(seed)),
