@@ -65,7 +65,7 @@ lint: $(READY) ## Check style and types
 	@ruff check . && ruff format --check . && mypy
 
 benchmark: $(READY) ## Measure what a step of every method costs, relative to SAM
-	@python benchmarks/step_cost.py
+	@python benchmarks/step_cost.py && python benchmarks/modalities.py
 
 clean: ## Remove what was built, not results and not the environment
 	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .snakemake
