@@ -32,7 +32,7 @@ from msam.analysis.table import Block, Table, number
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
-    *("status", "comparison"),
+    *("overhead", "status", "comparison"),
 ]
 TABLES = [
     lambda s: accuracy.paper_layout(s, "late"),

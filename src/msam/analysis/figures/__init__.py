@@ -3,6 +3,7 @@
 from msam.analysis.figures.cost import cost_bars
 from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap_curves, loss_curves
 from msam.analysis.figures.draw import Picture
+from msam.analysis.figures.overhead import modality_curves, scaling_points, variant_points
 from msam.analysis.figures.points import accuracy_points, gain_points
 from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
 from msam.analysis.figures.samples import samples
@@ -27,10 +28,13 @@ __all__ = [
     "gain_points",
     "gap_curves",
     "loss_curves",
+    "modality_curves",
     "profile_curves",
     "rank_points",
     "samples",
+    "scaling_points",
     "search_points",
     "share_curves",
     "switch_curves",
+    "variant_points",
 ]
