@@ -64,7 +64,7 @@ test: $(READY) ## Run the tests
 lint: $(READY) ## Check style and types
 	@ruff check . && ruff format --check . && mypy
 
-benchmark: $(READY) ## Measure what a step of every method costs, relative to SAM
+benchmark: $(READY) ## Measure what steps cost relative to SAM, by method and by number of modalities
 	@python benchmarks/step_cost.py && python benchmarks/modalities.py
 
 clean: ## Remove what was built, not results and not the environment

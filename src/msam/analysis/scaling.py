@@ -12,8 +12,8 @@ from msam.analysis.metrics import by_seed
 from msam.analysis.names import in_order, label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, read, study_file
-from msam.analysis.statistics import Interval, mean_interval, spread
-from msam.analysis.table import Block, Table, number, percent
+from msam.analysis.statistics import mean_interval, spread
+from msam.analysis.table import Block, Table, percent
 
 PROFILE, DATASET = "scaling", "controlled"
 DOMINANT = "m1"
@@ -97,15 +97,14 @@ def scaling_sentence(root: Path) -> str:
         return f"There are no records of the profile `{PROFILE}` yet."
     parts = []
     for count, part in found.groupby("modalities"):
-        mine = part.set_index("name")["identified"]
-        exact = mine.pop(overhead.FULL) if overhead.FULL in mine else Interval(float("nan"), 0, 0, 0)
-        means = {name: interval.mean for name, interval in mine.items()}
-        ends = [min(means, key=lambda n: means[n]), max(means, key=lambda n: means[n])] if means else []
-        others = " to ".join(f"{100 * means[name]:.0f} % ({label(name)})" for name in dict.fromkeys(ends))
-        parts.append(
-            f"of {count} modalities in {number(exact.scaled(100), 0)} % of the batches, cheaper ones in {others}"
-        )
-    return f"Exact shares name the dominant modality {'; '.join(parts)}."
+        means = {
+            name: 100 * interval.mean for name, interval in zip(part["name"], part["identified"], strict=True)
+        }
+        exact = f"{means.pop(overhead.FULL):.0f} %" if overhead.FULL in means else "no record"
+        ends = [pick(means, key=lambda name: means[name]) for pick in (min, max)] if means else []
+        others = " to ".join(f"{means[name]:.0f} % ({label(name)})" for name in dict.fromkeys(ends))
+        parts.append(f"of {count} modalities {exact}, cheaper ones {others or 'no record'}")
+    return f"Batches in which exact shares name the dominant modality: {'; '.join(parts)}."
 
 
 def source(root: Path) -> str:
