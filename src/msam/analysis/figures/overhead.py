@@ -66,8 +66,8 @@ def variant_points(study: Study) -> Figure:
         line[0].set_title(f"{dataset}, {fusion}")
         line[1].set_xlim(0.4, 1.05 * max(1.0, found["gradients"].max(), found["time"].max()))
         strip(line, study.levels[dataset])
-    grid[-1, 0].set_xlabel("test accuracy (%)")
-    grid[-1, 1].set_xlabel("cost of a step / SAM's")
+    grid[-1, 0].set_xlabel("test accuracy\n(%)")
+    grid[-1, 1].set_xlabel("cost of a step\n/ SAM's")
     axes = grid[0, 1]
     axes.plot([], [], "s", color=GRAY, label="gradient evaluations")
     if found["time"].notna().any():
@@ -89,8 +89,8 @@ def scaling_points(root: Path) -> Figure:
             _intervals(axes, list(part["name"]), [interval.scaled(100) for interval in part[value]])
         line[0].set_title(f"{count} modalities")
         line[1].set_xlim(-3, 103)
-    grid[-1, 0].set_xlabel("test accuracy (%)")
-    grid[-1, 1].set_xlabel(f"{scaling.DOMINANT} dominates (% of batches)")
+    grid[-1, 0].set_xlabel("test accuracy\n(%)")
+    grid[-1, 1].set_xlabel(f"{scaling.DOMINANT} dominates\n(% of batches)")
     return figure
 
 
