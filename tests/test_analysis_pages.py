@@ -18,13 +18,17 @@ from msam.analysis import (
     dominance,
     figures,
     findings,
+    metrics,
+    mixing,
     paper,
     provenance,
+    radius,
     ranking,
     reported,
     setup,
     status,
     tables,
+    values,
 )
 from msam.analysis.sources import read
 from msam.analysis.table import Block, Table, number
@@ -32,6 +36,7 @@ from msam.analysis.table import Block, Table, number
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
+    *("ablation_dominance", "ablation_mixing", "ablation_values", "ablation_radius"),
     *("overhead", "status", "comparison"),
 ]
 TABLES = [
@@ -61,6 +66,9 @@ TABLES = [
     status.totals_table,
     status.versions_table,
     dominance.dominance_table,
+    mixing.mixing_table,
+    values.agreement_table,
+    radius.radius_table,
     cost.cost_table,
     lambda s: compare.comparison_table(s, s),
 ]
@@ -80,6 +88,10 @@ FIGURES = [
     figures.dominance_curves,
     figures.switch_curves,
     figures.dominant_share_curves,
+    lambda s: figures.mixing_curves(s, metrics.by_seed(s.frames.runs)),
+    lambda s: figures.sweep_curves(s, radius.measures(s), "rho", "rho"),
+    figures.tradeoff_points,
+    figures.identification_curves,
     lambda s: figures.samples(s.descriptions.get("av_digits")),
     figures.cost_bars,
 ]
@@ -95,6 +107,12 @@ SENTENCES = [
     setup.search_sentence,
     status.status_sentence,
     dominance.dominance_sentence,
+    mixing.mixing_sentence,
+    mixing.sweep_sentence,
+    values.agreement_sentence,
+    values.identification_sentence,
+    radius.radius_sentence,
+    radius.tradeoff_sentence,
     cost.cost_sentence,
 ]
 

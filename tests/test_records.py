@@ -245,6 +245,17 @@ def test_epochs_and_dominance_by_hand(frames):
     assert steps["switches"].tolist() == [2, 2]
 
 
+def test_the_gradient_norm_stands_with_the_loss_it_belongs_to(tmp_path):
+    content = record()
+    content["seeds"][0]["epochs"][0]["gradient_norm"] = 0.25
+    records.write(tmp_path / "toy/late/msam+encoder.json", content)
+    records.write(tmp_path / "toy/late/joint.json", record(method="joint", variant=""))
+    rows = records.load(tmp_path).epochs.dropna(subset=["gradient_norm"])
+    assert rows[["name", "split", "output", "gradient_norm"]].to_numpy().tolist() == [
+        ["msam+encoder", "train", "fused", 0.25]
+    ]
+
+
 def test_seeds_keep_the_diverged_one(frames):
     seeds = frames.seeds.set_index(["name", "seed"])
     assert seeds.loc[("signed", 0), ["state", "reason"]].tolist() == ["diverged", "not finite in epoch 2"]

@@ -12,7 +12,14 @@ from test_methods import CASES
 from msam._startup import plain_sgd
 from msam.datasets import Dataset, Split, load
 from msam.models import build_classifier
-from msam.training import batches, evaluate, select, train_seed, with_label_noise
+from msam.training import (
+    batches,
+    evaluate,
+    select,
+    squared_gradient_norm,
+    train_seed,
+    with_label_noise,
+)
 
 CONFIG = {
     "method": "msam",
@@ -145,6 +152,39 @@ def test_evaluation_by_hand(dataset):
     value = 0.5 * (right(full) - right(other) + right(alone))
     assert found["shares"]["a"] == pytest.approx(value / right(full), rel=1e-5)
     assert model.training
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_the_gradient_norm_of_a_split_is_that_of_one_pass_over_all_of_it(dataset, monkeypatch, segments):
+    """Against `backward` in one piece; with three labels an example, as the segments of a video have them."""
+    monkeypatch.setattr("msam.training.EVALUATION_BATCH", 32)  # 70 examples: the last chunk is smaller
+    torch.manual_seed(0)
+    model = build_classifier(dict(dataset.kinds), {"a": (5,), "b": (5,)}, 3 * segments, "late", 8)
+    model.fusion.register_forward_hook(lambda _module, _inputs, z: z.reshape(-1, 3))
+    data = dataset.splits["train"]
+    data = Split(data.inputs, data.labels.repeat_interleave(segments).reshape(len(data), -1))
+    model(data.inputs)
+    first = next(model.parameters())
+    first.grad = torch.ones_like(first)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    found = squared_gradient_norm(model, data)
+    assert model.training
+    assert all(torch.equal(state[n], v) for n, v in model.state_dict().items())
+    assert torch.equal(first.grad, torch.ones_like(first))
+    assert all(p.grad is None for p in list(model.parameters())[1:])
+    twin = copy.deepcopy(model).double().eval().requires_grad_(True)
+    twin.zero_grad()
+    F.cross_entropy(twin({m: x.double() for m, x in data.inputs.items()}), data.labels.flatten()).backward()
+    expected = sum(float((p.grad**2).sum()) for p in twin.parameters() if p.grad is not None)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["joint", "msam", "cggm"])
+def test_recording_the_gradient_norm_changes_no_other_number(dataset, method):
+    plain = train_seed(CONFIG | {"method": method}, dataset, 0)["epochs"]
+    more = train_seed(CONFIG | {"method": method, "gradient_norm": True}, dataset, 0)["epochs"]
+    assert all(entry.pop("gradient_norm") > 0 for entry in more)
+    assert more == plain
 
 
 def test_schedule_shares_and_dominance_are_recorded(dataset):

@@ -2,13 +2,16 @@
 
 A record holds `schema`, `state` ("done", or "undefined" with a `reason`), `key` (hash of configuration
 and code), `config`, `provenance` and `seeds`. A seed holds its `state` ("done" or "diverged"), costs,
-`epochs` (loss, accuracies and shares of each split, and what the steps reported) and `final` (the epoch each
-selection rule picks). Of a failed cell there is `<name>.failed.json` with the reason and no record.
+`epochs` (loss, accuracies and shares of each split, what the steps reported, and `gradient_norm`, the squared
+norm of the train split's gradient, where the configuration asks for it), `final` (the epoch each selection
+rule picks) and, where the configuration has `probes`, what these measured (`msam.probes`). Of a failed cell
+there is `<name>.failed.json` with the reason and no record.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -153,7 +156,8 @@ class Frames:
     Attributes:
         cells: one row a cell, failed and undefined ones included.
         runs: one row a seed, selection rule, split and output.
-        epochs: one row a seed, epoch, split and output.
+        epochs: one row a seed, epoch, split and output; `gradient_norm` (squared, NaN where it was not asked
+            for) stands with the fused output of the train split.
         dominance: one row a seed, epoch and modality, of the methods that compute shares.
         seeds: one row a seed, diverged ones included.
     """
@@ -169,7 +173,7 @@ COLUMNS = {
     "cells": "dataset fusion method variant name state reason path commit dirty device finished seconds"
     " peak_memory_mb n_seeds lr rho epochs",
     "runs": "dataset fusion name seed state rule epoch split output accuracy head_accuracy loss",
-    "epochs": "dataset fusion name seed epoch split output accuracy loss share",
+    "epochs": "dataset fusion name seed epoch split output accuracy loss share gradient_norm",
     "dominance": "dataset fusion name seed epoch modality share count switches dominant_share",
     "seeds": "dataset fusion name seed state reason seconds steps gradient_evaluations",
 }
@@ -241,4 +245,7 @@ def _outputs(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "head_accuracy": values["head_accuracy"].get(output),
                 "loss": values["loss"] if output == "fused" else None,
                 "share": values["shares"].get(output),
+                "gradient_norm": entry.get("gradient_norm", math.nan)
+                if (split, output) == ("train", "fused")
+                else math.nan,
             }

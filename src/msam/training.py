@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
-from msam import methods
+from msam import methods, probes
 from msam._startup import plain_sgd
 from msam.coalitions import accuracy, batch_shares, coalition_logits, evaluation_mode, responses
 from msam.datasets import Dataset, Split
@@ -88,6 +88,25 @@ def evaluate(model: MultimodalClassifier, split: Split) -> dict[str, Any]:
         "modality_loss": by_modality(F.cross_entropy(z, labels) for z in own),
         "shares": by_modality(batch_shares(logits, labels, names)),
     }
+
+
+def squared_gradient_norm(model: MultimodalClassifier, split: Split) -> float:
+    """Squared L2 norm of the gradient of a split's loss, over all parameters together, in evaluation mode.
+
+    The loss is the mean cross-entropy of the fused logits, without weight decay. No gradient is left in the
+    parameters, and those that are there stay.
+    """
+    labels, parameters = split.labels.flatten(), [p for p in model.parameters() if p.requires_grad]
+    total = [torch.zeros_like(p) for p in parameters]
+    per_example = len(labels) // len(split)
+    with evaluation_mode(model):
+        for start in range(0, len(split), EVALUATION_BATCH):
+            stop = start + EVALUATION_BATCH
+            inputs = {m: _sent(split.inputs[m][start:stop], labels.device) for m in model.modalities}
+            own = labels[start * per_example : stop * per_example]
+            loss = F.cross_entropy(model(inputs), own, reduction="sum") / len(labels)
+            torch._foreach_add_(total, torch.autograd.grad(loss, parameters, materialize_grads=True))
+    return sum(float(g.double().square().sum()) for g in total)
 
 
 @dataclass
@@ -164,7 +183,8 @@ def train_seed(
     same order of batches and, for the same model, the same initialization.
 
     Args:
-        config: configuration of the cell, as `msam.studies` makes it.
+        config: configuration of the cell, as `msam.studies` makes it; `probes`, if there, names what is
+            measured of the trained network, outside of its `seconds`.
         dataset: the data; the device of the labels is the one to train on, inputs may lie in the host's
             memory.
         seed: the seed.
@@ -181,15 +201,15 @@ def train_seed(
     started = time.perf_counter()
     kept = checkpoint if checkpoint and checkpoint.is_file() else None
     run = _Run.load(kept) if kept else _start(config, dataset, seed)
-    noisy = with_label_noise(
+    train = with_label_noise(
         dataset.splits["train"], config.get("label_noise", 0.0), len(dataset.classes), seed
     )
-    splits, names = {**dataset.splits, "train": noisy}, run.model.modalities
+    splits, names = {**dataset.splits, "train": train}, run.model.modalities
     result: dict[str, Any] = {"seed": seed, "state": "done", "reason": ""}
     for epoch in range(len(run.epochs) + 1, config["epochs"] + 1):
         run.model.train()
         lr = run.base.param_groups[0]["lr"]
-        reports = [run.method.step(batch) for batch in batches(noisy, config["batch_size"], run.order)]
+        reports = [run.method.step(batch) for batch in batches(train, config["batch_size"], run.order)]
         run.schedule.step()
         run.steps += len(reports)
         run.gradients += sum(r.gradient_evaluations for r in reports)
@@ -200,6 +220,8 @@ def train_seed(
         entry = {"epoch": epoch, "lr": lr}
         entry |= {name: evaluate(run.model, split) for name, split in splits.items()}
         entry |= {"step_loss": float(losses.mean()), **_dominance(reports, names)}
+        if config.get("gradient_norm"):
+            entry["gradient_norm"] = squared_gradient_norm(run.model, train)
         run.method.end_epoch(entry["validation"])
         run.epochs.append(entry)
         run.seconds, started = run.seconds + time.perf_counter() - started, time.perf_counter()
@@ -207,14 +229,17 @@ def train_seed(
             run.save(checkpoint)
         progress(epoch, entry)
     done = result["state"] == "done"
-    return result | {
+    result |= {
         "seconds": round(run.seconds + time.perf_counter() - started, 2),
         "steps": run.steps,
         "gradient_evaluations": run.gradients,
-        "peak_memory_mb": _peak_memory_mb(noisy.labels.device),
+        "peak_memory_mb": _peak_memory_mb(train.labels.device),
         "epochs": run.epochs,
         "final": select(run.epochs) if done else {},
     }
+    if done and "probes" in config:
+        result["probes"] = probes.measure(config["probes"], run.model, dataset, seed)
+    return result
 
 
 def select(epochs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 ORDER = (
     *("unimodal", "joint", "mses", "mslr", "ogm_ge", "agm", "mmpareto", "cggm", "reconboost", "sam", "msam"),
-    *("mixture", "uniform", "ogm", "pmr", "asam", "masam"),
+    *("lazy_msam", "mixture", "uniform", "ogm", "pmr", "asam", "masam"),
 )
 """The rows of the paper's tables from above, then what this study adds."""
 
@@ -25,6 +25,7 @@ LABELS = {
     "asam": "ASAM",
     "msam": "M-SAM",
     "masam": "MASAM",
+    "lazy_msam": "lazy M-SAM",
     "mixture": "SAM/SGD mixture",
     "msam (naive)": "M-SAM (naive)",
 }
@@ -62,6 +63,7 @@ STYLES = {
     "ogm": Style(ORANGE, "p", LONG),
     "msam": Style(BLUE, "o", SOLID),
     "masam": Style(BLUE, "h", DASHED),
+    "lazy_msam": Style(BLUE, "<", DOTTED),
     "msam+response": Style(SKY, "D", SOLID),
     "ogm_ge": Style(SKY, "p", LONG),
     "pmr": Style(SKY, "*", DOTTED),
@@ -82,22 +84,31 @@ def stem(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """A method's name for readers: "msam+encoder" is M-SAM (encoder), "unimodal+image" is only image."""
+    """A method's name for readers: "msam+value_loss" is M-SAM (value loss), "unimodal+a" is only a."""
     method, _, variant = name.partition("+")
     if method == "unimodal":
         return f"only {variant}"
     text = LABELS.get(method, method)
-    return f"{text} ({variant})" if variant else text
+    return f"{text} ({variant.replace('_', ' ')})" if variant else text
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Method names in the order of `ORDER`; a variant follows its method, unknown ones come last."""
 
-    def rank(name: str) -> tuple[int, str]:
+    def rank(name: str) -> tuple:
         method = stem(name)
-        return (ORDER.index(method) if method in ORDER else len(ORDER), name)
+        return (ORDER.index(method) if method in ORDER else len(ORDER), *_natural(name))
 
     return sorted(set(names), key=rank)
+
+
+def _natural(name: str) -> tuple[str, float]:
+    """What sorts "every_5" before "every_10"."""
+    text, _, value = name.rpartition("_")
+    try:
+        return text, float(value)
+    except ValueError:
+        return name, 0.0
 
 
 def shown(names: Iterable[str], methods: Iterable[str] = SHOWN) -> list[str]:
@@ -106,8 +117,8 @@ def shown(names: Iterable[str], methods: Iterable[str] = SHOWN) -> list[str]:
 
 
 def style(name: str) -> Style:
-    """How a method is drawn in every figure; single modalities share one style, unknown methods another."""
-    return STYLES.get("unimodal" if stem(name) == "unimodal" else name, OTHER)
+    """How a method is drawn in every figure; a variant without a style of its own has its method's."""
+    return STYLES.get(name, STYLES.get(stem(name), OTHER))
 
 
 def color(name: str) -> str:

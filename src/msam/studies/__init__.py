@@ -64,6 +64,7 @@ class Cell:
         for package in ("dataset", "method"):
             name = self.config[package]
             modules.append(name if "." in name else f"msam.{package}s.{name}")
+        modules += [f"msam.probes.{name}" for name in self.config.get("probes", ())]
         parts = [self.config, code_fingerprint(modules), self.needs.key if self.needs else ""]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

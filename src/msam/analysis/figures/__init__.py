@@ -3,6 +3,7 @@
 from msam.analysis.figures.cost import cost_bars
 from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap_curves, loss_curves
 from msam.analysis.figures.draw import Picture
+from msam.analysis.figures.identification import identification_curves
 from msam.analysis.figures.overhead import modality_curves, scaling_points, variant_points
 from msam.analysis.figures.points import accuracy_points, gain_points
 from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
@@ -14,6 +15,7 @@ from msam.analysis.figures.shares import (
     share_curves,
     switch_curves,
 )
+from msam.analysis.figures.sweep import mixing_curves, sweep_curves, tradeoff_points
 
 __all__ = [
     "Picture",
@@ -27,7 +29,9 @@ __all__ = [
     "evaluation_curves",
     "gain_points",
     "gap_curves",
+    "identification_curves",
     "loss_curves",
+    "mixing_curves",
     "modality_curves",
     "profile_curves",
     "rank_points",
@@ -35,6 +39,8 @@ __all__ = [
     "scaling_points",
     "search_points",
     "share_curves",
+    "sweep_curves",
     "switch_curves",
+    "tradeoff_points",
     "variant_points",
 ]

@@ -42,24 +42,25 @@ def _points(study: Study, cells: pd.DataFrame, values: Callable, text: str, zero
     if cells.empty:
         return empty("no records yet")
     datasets, fusions = list(dict.fromkeys(cells["dataset"])), list(dict.fromkeys(cells["fusion"]))
-    names = in_order(cells["name"])
-    size = (WIDTH, 0.6 + (0.5 + ROW * len(names)) * len(datasets))
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(datasets), len(fusions), squeeze=False, sharey=True, sharex="row")
+    names = {dataset: in_order(part["name"]) for dataset, part in cells.groupby("dataset", sort=False)}
+    heights = [0.5 + ROW * len(mine) for mine in names.values()]
+    figure = Figure(figsize=(WIDTH, 0.6 + sum(heights)), layout="constrained")
+    grid = figure.subplots(
+        len(datasets), len(fusions), squeeze=False, sharey="row", sharex="row", height_ratios=heights
+    )
     states = cells.set_index(CELL)["state"].to_dict()
     for row, dataset in enumerate(datasets):
         for column, fusion in enumerate(fusions):
             axes = grid[row, column]
-            for height, name in enumerate(names):
+            for height, name in enumerate(names[dataset]):
                 series = values((dataset, fusion, name)).dropna()
                 _point(axes, height, name, series, states.get((dataset, fusion, name), "missing"))
             if zero:
                 axes.axvline(0, color=GRAY, linewidth=0.8)
             axes.set_title(f"{dataset}, {fusion}")
-            method_rows(axes, names)
+            method_rows(axes, names[dataset])
         strip(grid[row], study.levels[dataset])
-    for axes in grid[-1]:
-        axes.set_xlabel(text)
+    figure.supxlabel(text, fontsize="medium")
     return figure
 
 

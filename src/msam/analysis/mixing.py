@@ -1,0 +1,136 @@
+"""Is it the modality, or the mixing? M-SAM against a constant mixture of SAM's gradient and the plain one."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from msam.analysis import levels
+from msam.analysis.findings import VERDICTS, verdict
+from msam.analysis.metrics import by_seed
+from msam.analysis.names import READINGS, label
+from msam.analysis.provenance import footer
+from msam.analysis.sources import Study, sorted_cells, study_file
+from msam.analysis.statistics import Interval, mean_interval
+from msam.analysis.sweep import best, swept
+from msam.analysis.table import Block, Table, number
+
+CONTROL = "mixture"
+ALPHA = 0.05
+EQUAL = "equal within the margin"
+
+
+def margin() -> float:
+    """The equivalence margin that the study file states, a fraction."""
+    return float(study_file("embedded")["mixing"]["margin"])
+
+
+def placed_readings(study: Study, dataset: str, fusion: str) -> dict[str, tuple[float, pd.Series]]:
+    """Reading of M-SAM -> mean share of its dominant modality over all runs, test accuracy by seed."""
+    values, rows = by_seed(study.frames.runs), study.frames.dominance
+    rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)]
+    shares = rows.groupby("name")["dominant_share"].mean()
+    return {
+        name: (float(shares[name]), values[dataset, fusion, name])
+        for name in READINGS
+        if name in shares and (dataset, fusion, name) in values
+    }
+
+
+def differences(study: Study) -> pd.DataFrame:
+    """Each reading minus the constant mixture of the mean share of M-SAM's run, paired by seed.
+
+    Returns:
+        A row for each block and reading: dataset, fusion, name, difference (Interval, fraction, 95 %), inner
+        (the 90 % interval, of the two one-sided tests at 5 %), reading (a word).
+    """
+    values = by_seed(study.frames.runs)
+    rows = []
+    for dataset, fusion, name in values:
+        if name not in READINGS or (dataset, fusion, CONTROL) not in values:
+            continue
+        by = (values[dataset, fusion, name] - values[dataset, fusion, CONTROL]).dropna()
+        difference, inner = mean_interval(by), mean_interval(by, 1 - 2 * ALPHA)
+        word = reading(difference, inner, margin())
+        where = {"dataset": dataset, "fusion": fusion, "name": name}
+        rows.append(where | {"difference": difference, "inner": inner, "reading": word})
+    columns = ["dataset", "fusion", "name", "difference", "inner", "reading"]
+    return sorted_cells(pd.DataFrame(rows, columns=columns), study.homes)
+
+
+def reading(difference: Interval, inner: Interval, within: float) -> str:
+    """What an interval of a difference and its inner 90 % interval say; equivalence comes first."""
+    if inner.exists and -within < inner.low and inner.high < within:
+        return EQUAL
+    return VERDICTS[verdict(difference)]
+
+
+def mixing_table(study: Study) -> Table:
+    """`differences` as a table, with the best constant share of the sweep."""
+    found = differences(study)
+    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
+    tops = best(swept(by_seed(study.frames.runs), "share"))
+    rows, data = [], []
+    for row in found.itertuples():
+        share, top = tops.get((row.dataset, row.fusion, CONTROL), (float("nan"), mean_interval([])))
+        points = row.difference.scaled(100)
+        rows.append(
+            {
+                "dataset": row.dataset,
+                "evidence": evidence[row.dataset],
+                "fusion": row.fusion,
+                "reading of M-SAM": label(row.name),
+                "minus mixture (points)": number(points, 2, signed=True),
+                "n": points.n,
+                "result": row.reading,
+                "best constant share": f"{share:g}: {number(top.scaled(100), 1)} %",
+            }
+        )
+        data.append(
+            {"dataset": row.dataset, "fusion": row.fusion, "name": row.name, "points": points.mean}
+            | {"low": points.low, "high": points.high, "low_90": 100 * row.inner.low}
+            | {"high_90": 100 * row.inner.high, "n": points.n, "result": row.reading}
+        )
+    note = (
+        "Fused test accuracy after the last epoch, paired by seed, ± half of the 95 % interval. The mixture "
+        "has M-SAM's learning rate and radius and the mean share of its run of the same seed. Equal within "
+        f"the margin: the 90 % interval lies within ± {100 * margin():.1f} points, two one-sided tests "
+        "at 5 %; the study file stated the margin before the runs. Best constant share: of the sweep, by the "
+        "mean test accuracy, to look at and not to choose by."
+    )
+    frame = pd.DataFrame(data)
+    return Table(
+        "Readings of M-SAM against a constant mixture",
+        (Block(pd.DataFrame(rows)),),
+        frame,
+        note,
+        footer(study),
+        file="mixing",
+    )
+
+
+def mixing_sentence(study: Study) -> str:
+    """How many blocks are equal within the margin, higher, lower or undecided, for each reading."""
+    found = differences(study)
+    if found.empty:
+        return "There are no records of the study `mixing` yet."
+    parts = []
+    for name in READINGS:
+        mine = found[found["name"] == name]
+        if mine.empty:
+            continue
+        words = [EQUAL, VERDICTS["higher"], VERDICTS["lower"], VERDICTS["apart"]]
+        counts = [f"{word} in {int((mine['reading'] == word).sum())}" for word in words]
+        parts.append(f"{label(name)} {', '.join(counts)} of {len(mine)} blocks")
+    return f"Against a constant mixture (margin {100 * margin():.1f} points): {'; '.join(parts)}."
+
+
+def sweep_sentence(study: Study) -> str:
+    """In how many blocks some constant share of the sweep has a higher mean than M-SAM."""
+    values = by_seed(study.frames.runs)
+    tops = best(swept(values, "share"))
+    blocks = [key for key in tops if (*key[:2], "msam") in values]
+    if not blocks:
+        return "There is no sweep of the share yet."
+    above = [tops[key][1].mean >= values[*key[:2], "msam"].mean() for key in blocks]
+    where = levels.share(study, [dataset for dataset, _, _ in blocks], above, "blocks")
+    return f"Some constant share of the sweep has at least the mean accuracy of M-SAM in {where}."

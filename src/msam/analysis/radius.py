@@ -1,0 +1,112 @@
+"""The perturbation radius rho, which the paper does not give: accuracy, overfitting gap, sharpness."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from msam.analysis import levels
+from msam.analysis.findings import verdict
+from msam.analysis.metrics import CELL, by_seed, final_gaps
+from msam.analysis.names import label
+from msam.analysis.provenance import footer
+from msam.analysis.sources import Study, probed
+from msam.analysis.statistics import mean_interval, paired_difference
+from msam.analysis.sweep import Cells, swept
+from msam.analysis.table import Block, Table, number
+
+OPTION = "rho"
+ACCURACY, GAP, SHARPNESS = "test (%)", "tau", "top eigenvalue (log)"
+
+
+def measures(study: Study) -> dict[str, Cells]:
+    """Text of an axis -> numbers of each cell by seed: test accuracy, tau, top Hessian eigenvalue."""
+    gaps = final_gaps(study.frames.runs)
+    gaps = gaps[gaps["output"] == "fused"]
+    tops: dict[tuple[str, str, str], dict[int, float]] = {}
+    for where, seed, found in probed(study):
+        if "sharpness" in found:
+            tops.setdefault(where, {})[seed] = found["sharpness"]["hessian_top"]
+    return {
+        ACCURACY: {key: 100 * series for key, series in by_seed(study.frames.runs).items()},
+        GAP: {key: rows.set_index("seed")["tau"] for key, rows in gaps.groupby(CELL)},
+        SHARPNESS: {key: pd.Series(values) for key, values in tops.items()},
+    }
+
+
+def radius_table(study: Study) -> Table:
+    """Every radius of SAM and M-SAM: the three measures with intervals."""
+    parts = {name: swept(values, OPTION) for name, values in measures(study).items()}
+    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
+    rows, data = [], []
+    keys = parts[ACCURACY][["dataset", "fusion", "method", "x"]].drop_duplicates()
+    for where in keys.sort_values(["dataset", "fusion", "method", "x"]).to_dict("records"):
+        row = {
+            "dataset": where["dataset"],
+            "evidence": evidence[where["dataset"]],
+            "fusion": where["fusion"],
+            "method": label(where["method"]),
+            "rho": f"{where['x']:g}",
+        }
+        for name, digits in ((ACCURACY, 1), (GAP, 3), (SHARPNESS, 2)):
+            part = parts[name]
+            mine = part[(part[list(where)] == pd.Series(where)).all(axis=1)]
+            interval = mean_interval(mine["value"])
+            row[name.removesuffix(" (log)")] = number(interval, digits)
+            data.append(
+                where
+                | {"measure": name, "mean": interval.mean, "low": interval.low}
+                | {"high": interval.high, "n": interval.n}
+            )
+        rows.append(row)
+    note = (
+        "After the last epoch, ± half of the 95 % interval over seeds. Learning rates are those of SAM and "
+        "M-SAM in the main study, the same for every radius; a radius of 0 is joint training at that rate. "
+        "Top eigenvalue: of the Hessian of the training loss."
+    )
+    return Table(
+        "Radius", (Block(pd.DataFrame(rows)),), pd.DataFrame(data), note, footer(study), file="radius"
+    )
+
+
+def radius_sentence(study: Study) -> str:
+    """How M-SAM compares with SAM at equal radius, and whether flatter networks are more accurate."""
+    values = by_seed(study.frames.runs)
+    rows = [
+        (dataset, verdict(paired_difference(series, values[dataset, fusion, f"sam{name[4:]}"])))
+        for (dataset, fusion, name), series in values.items()
+        if name.startswith(f"msam+{OPTION}_") and (dataset, fusion, f"sam{name[4:]}") in values
+    ]
+    if not rows:
+        return "There are no records of the study `radius` yet."
+    datasets = [dataset for dataset, _ in rows]
+    higher, lower = ([word == which for _, word in rows] for which in ("higher", "lower"))
+    return (
+        f"At equal radius M-SAM is higher than SAM in {levels.share(study, datasets, higher, 'settings')} "
+        f"and lower in {levels.count(study, datasets, lower)}."
+    )
+
+
+def tradeoff_sentence(study: Study) -> str:
+    """Rank correlation of top eigenvalue and accuracy over the radii, for each method and block."""
+    rows = tradeoff(study)
+    if rows.empty:
+        return "No record of this study holds the top eigenvalue yet."
+    found = rows.groupby(["dataset", "fusion", "method"])[["top", "accuracy"]].apply(
+        lambda part: part["top"].corr(part["accuracy"], method="spearman")
+    )
+    return (
+        f"Over the radii, the rank correlation between top eigenvalue and test accuracy is negative (the "
+        f"flatter, the more accurate) in {int((found < 0).sum())} of {len(found)} sweeps; it lies between "
+        f"{found.min():+.2f} and {found.max():+.2f}."
+    )
+
+
+def tradeoff(study: Study) -> pd.DataFrame:
+    """Mean top eigenvalue and mean accuracy of each radius: dataset, fusion, method, x, top, accuracy."""
+    found = measures(study)
+    keys = ["dataset", "fusion", "method", "x"]
+    means = {
+        text: swept(found[name], OPTION).groupby(keys)["value"].mean().rename(text)
+        for name, text in ((SHARPNESS, "top"), (ACCURACY, "accuracy"))
+    }
+    return pd.concat(means.values(), axis=1).dropna().reset_index()
