@@ -64,8 +64,8 @@ test: $(READY) ## Run the tests
 lint: $(READY) ## Check style and types
 	@ruff check . && ruff format --check . && mypy
 
-benchmark: $(READY) ## Measure what a step of every method costs, relative to SAM
-	@python benchmarks/step_cost.py
+benchmark: $(READY) ## Measure what steps cost relative to SAM, by method and by number of modalities
+	@python benchmarks/step_cost.py && python benchmarks/modalities.py
 
 rate: $(READY) ## Measure the rate of convergence where the gradient is known
 	@msam rate

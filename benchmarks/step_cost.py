@@ -89,19 +89,25 @@ class NaiveMSAM(Method):
         return StepReport(loss, 2)
 
 
-def _build(name: str, **options: Any) -> Callable[[], Method]:
+Cases = Mapping[str, Callable[[], Method]]
+"""Name of a row -> what makes its method."""
+
+
+def build(name: str, **options: Any) -> Callable[[], Method]:
+    """A case of a method with these options."""
     return lambda: methods.build(name, options)
 
 
-OPTIMIZERS: dict[str, Callable[[], Method]] = {
-    "joint": _build("joint"),
-    "sam": _build("sam"),
-    "msam": _build("msam"),
-    "msam+response": _build("msam", reading="response"),
-    "msam+encoder": _build("msam", reading="encoder"),
+OPTIMIZERS: Cases = {
+    "joint": build("joint"),
+    "sam": build("sam"),
+    "msam": build("msam"),
+    "msam+response": build("msam", reading="response"),
+    "msam+encoder": build("msam", reading="encoder"),
     "msam (naive)": NaiveMSAM,
 }
-METHODS = OPTIMIZERS | {name: _build(name) for name in methods.names() if name not in ("unimodal", "msam")}
+APART = ("unimodal", "msam", "lazy_msam")  # another network; among the optimizers; see modalities.py
+METHODS: Cases = OPTIMIZERS | {name: build(name) for name in methods.names() if name not in APART}
 
 
 def batch_of(shapes: Mapping[str, tuple[int, ...]]) -> Split:
@@ -111,14 +117,14 @@ def batch_of(shapes: Mapping[str, tuple[int, ...]]) -> Split:
     return Split(inputs, torch.randint(CLASSES, (BATCH,), generator=generator))
 
 
-def trainers(fusion: str, batch: Split, net: str = "small") -> dict[str, Method]:
-    """Every method in its second epoch on its own copy of one network; the small rate keeps them alike."""
+def trainers(fusion: str, batch: Split, net: str = "small", cases: Cases = METHODS) -> dict[str, Method]:
+    """Every case in its second epoch on its own copy of one network; the small rate keeps them alike."""
     torch.manual_seed(0)
     shapes = {m: x.shape[1:] for m, x in batch.inputs.items()}
     kinds = dict.fromkeys(shapes, "image")
     first = build_classifier(kinds, shapes, CLASSES, fusion, WIDTH, net).to(batch.labels.device)
     made = {}
-    for name, make in (METHODS if net == "small" else OPTIMIZERS).items():
+    for name, make in cases.items():
         model = copy.deepcopy(first).train()
         base = torch.optim.SGD(model.param_groups(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
         made[name] = make()
@@ -128,8 +134,8 @@ def trainers(fusion: str, batch: Split, net: str = "small") -> dict[str, Method]
     return made
 
 
-def count_passes(method: Method, batch: Split) -> dict[str, float]:
-    """Passes over the batch in one step, by hooks; see the module's text."""
+def count_passes(method: Method, batch: Split, steps: int = 1) -> dict[str, float]:
+    """Passes over the batch in one step, mean over `steps`, by hooks; see the module's text."""
     seen: Counter[str] = Counter()
 
     def encoded(_module: torch.nn.Module, _inputs: tuple, output: Tensor) -> None:
@@ -143,33 +149,51 @@ def count_passes(method: Method, batch: Split) -> dict[str, float]:
     encoders = method.model.encoders.values()
     hooks = [encoder.register_forward_hook(encoded) for encoder in encoders]
     hooks.append(method.model.fusion.outputs[0].register_forward_hook(fused))
-    method.step(batch)
+    for _ in range(steps):
+        method.step(batch)
     for hook in hooks:
         hook.remove()
     parts = {"forward": len(encoders), "fuse": 1, "backward": len(encoders)}
-    return {name: round(seen[name] / len(batch) / n, 3) for name, n in parts.items()}
+    return {name: round(seen[name] / len(batch) / n / steps, 3) for name, n in parts.items()}
 
 
-def timed(method: Method, batch: Split) -> tuple[float, float]:
-    """Seconds of one step: by the clock that counts, and wall time."""
+def timed(method: Method, batch: Split, steps: int = 1) -> tuple[float, float]:
+    """Seconds of one step, mean over `steps`: by the clock that counts, and wall time."""
     cuda = batch.labels.device.type == "cuda"
     if cuda:
         torch.cuda.synchronize()
     cpu, wall = time.process_time(), time.perf_counter()
-    method.step(batch)
+    for _ in range(steps):
+        method.step(batch)
     if cuda:
         torch.cuda.synchronize()
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    cpu, wall = (time.process_time() - cpu) / steps, (time.perf_counter() - wall) / steps
     return (wall if cuda else cpu), wall
 
 
 def measure(
-    net: str, fusion: str, shapes: Mapping[str, tuple[int, ...]], repeats: int, device: torch.device
+    net: str,
+    fusion: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    repeats: int,
+    device: torch.device,
+    cases: Cases = METHODS,
+    steps: int = 1,
 ) -> list[dict[str, Any]]:
-    """Rows of one network, a method each; `shapes` are those of the modalities' inputs."""
+    """Rows of one network, a case each.
+
+    Args:
+        net: of the network.
+        fusion: of the network.
+        shapes: of the modalities' inputs.
+        repeats: times that every case is measured.
+        device: where the steps are taken.
+        cases: what to measure; joint and sam are among them.
+        steps: of a repeat, for cases whose steps differ.
+    """
     batch = batch_of(shapes).to(device)
-    made = trainers(fusion, batch, net)
-    passes = {name: count_passes(method, batch) for name, method in made.items()}
+    made = trainers(fusion, batch, net, cases)
+    passes = {name: count_passes(method, batch, steps) for name, method in made.items()}
     for _ in range(min(WARM_UP, repeats - 1)):
         for method in made.values():
             method.step(batch)
@@ -178,7 +202,7 @@ def measure(
     for _ in range(repeats):
         shuffle(order)
         for name in order:
-            seconds[name].append(timed(made[name], batch))
+            seconds[name].append(timed(made[name], batch, steps))
     return [
         {"net": net, "fusion": fusion, "modalities": len(shapes), "method": name}
         | summary(seconds, name)
@@ -207,46 +231,68 @@ def summary(seconds: Mapping[str, list[tuple[float, float]]], name: str) -> dict
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
     lines = [
-        f"{'net':9}{'fusion':7}{'M':>2}  {'method':14}{'/ SAM':>7}{'quartiles':>15}{'/ joint':>9}"
+        f"{'net':9}{'fusion':7}{'M':>2}  {'method':22}{'/ SAM':>7}{'quartiles':>15}{'/ joint':>9}"
         f"{'ms':>8}{'wall ms':>9}{'forward':>9}{'fuse':>8}{'backward':>10}"
     ]
     for r in rows:
         low, high = r["ratio_to_sam_iqr"]
         lines.append(
-            f"{r['net']:9}{r['fusion']:7}{r['modalities']:>2}  {r['method']:14}{r['ratio_to_sam']:>7.3f}"
+            f"{r['net']:9}{r['fusion']:7}{r['modalities']:>2}  {r['method']:22}{r['ratio_to_sam']:>7.3f}"
             f"{f'{low:.3f}-{high:.3f}':>15}{r['ratio_to_joint']:>9.2f}{r['median_ms']:>8.2f}{r['wall_ms']:>9.2f}"
             f"{r['forward']:>9.2f}{r['fuse']:>8.2f}{r['backward']:>10.2f}"
         )
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Cost of one training step, method by method.")
-    parser.add_argument("--repeats", type=int, default=100, help="steps of every method (default: 100)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"JSON file (default: {OUTPUT})")
+def parse(arguments: list[str] | None, text: str, repeats: int, output: Path) -> argparse.Namespace:
+    """The options that every benchmark of steps has, with these defaults."""
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"of every method (default: {repeats})")
+    parser.add_argument("--output", type=Path, default=output, help=f"JSON file (default: {output})")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"repeats must be at least 1, not {options.repeats}")
-    torch.set_num_threads(1)
-    device = torch.device(options.device)
+    return options
+
+
+def environment(device: torch.device, repeats: int) -> dict[str, Any]:
+    """Where and how the rows were measured, for their file."""
     about = provenance(describe_device(device), "")
-    environment = {
+    return {
         "device": about["device"],
         "threads": 1,
-        "repeats": options.repeats,
+        "repeats": repeats,
         "clock": "wall time" if device.type == "cuda" else "CPU time",
         **about["versions"],
         "date": about["finished"],
         "commit": about["commit"],
         "dirty": about["dirty"],
     }
-    nets = [("small", {f"m{i + 1}": SHAPE for i in range(m)}, options.repeats) for m in MODALITIES]
-    nets.append(("paper", AV_MNIST, -(-options.repeats // 40)))
-    rows = [row for net, shapes, n in nets for f in FUSIONS for row in measure(net, f, shapes, n, device)]
-    write(options.output, {"environment": environment, "rows": rows})
+
+
+def report(rows: list[dict[str, Any]], device: torch.device, repeats: int, output: Path) -> None:
+    """Write the rows with their environment, and print them."""
+    about = environment(device, repeats)
+    write(output, {"environment": about, "rows": rows})
     print(table(rows))
-    print(f"{environment['clock']}, {environment['device']}, median of {options.repeats}: {options.output}")
+    print(f"{about['clock']}, {about['device']}, median of {repeats}: {output}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments, "Cost of one training step, method by method.", 100, OUTPUT)
+    torch.set_num_threads(1)
+    device = torch.device(options.device)
+    repeats = options.repeats
+    nets = [("small", {f"m{i + 1}": SHAPE for i in range(m)}, repeats, METHODS) for m in MODALITIES]
+    nets.append(("paper", AV_MNIST, -(-repeats // 40), OPTIMIZERS))
+    rows = [
+        row
+        for net, shapes, n, cases in nets
+        for fusion in FUSIONS
+        for row in measure(net, fusion, shapes, n, device, cases)
+    ]
+    report(rows, device, repeats, options.output)
     return 0
 
 

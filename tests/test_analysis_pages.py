@@ -39,7 +39,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
     *("ablation_dominance", "ablation_mixing", "ablation_values", "ablation_radius"),
-    *("rate", "status", "comparison"),
+    *("overhead", "rate", "status", "comparison"),
 ]
 TABLES = [
     lambda s: accuracy.paper_layout(s, "late"),

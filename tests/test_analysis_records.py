@@ -315,7 +315,7 @@ def both(tmp_path_factory):
 
 def test_profiles_with_records_are_shown_in_the_order_of_their_evidence(both, tmp_path):
     assert profiles.shown(both) == ["embedded", "compact"]
-    for name in ("paper", "zebra", "mine", "local", "benchmarks", "recipes"):
+    for name in ("paper", "zebra", "mine", "local", "benchmarks", "recipes", "scaling"):
         write(tmp_path / name / "main" / "d" / "late" / "sam.json", {})
     write(tmp_path / "compact" / "main" / "d" / "late" / "sam.failed.json", {})
     write(tmp_path / "embedded" / "main" / "d" / "late" / "sam.partial.json", {})
@@ -324,7 +324,7 @@ def test_profiles_with_records_are_shown_in_the_order_of_their_evidence(both, tm
     assert profiles.shown(tmp_path) == ["compact", "paper", "mine", "zebra"]
     assert profiles.shown(tmp_path / "none") == []
     assert [folder.name for folder in profiles.folders(tmp_path)] == [
-        *("compact", "paper", "mine", "zebra", "recipes", "benchmarks")
+        *("compact", "paper", "mine", "zebra", "recipes", "scaling", "benchmarks")
     ]
     assert profiles.shared(tmp_path, both) == ["compact"]
 

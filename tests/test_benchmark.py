@@ -1,23 +1,34 @@
 """The benchmark runs, counts what the methods do, and its naive twin computes the same shares."""
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from msam import methods, studies
 from msam.coalitions import batch_shares, coalition_logits
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "step_cost.py"
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_path():
+    """A benchmark imports its neighbour, as it does when it is run as a program."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield
 
 
 @pytest.fixture(scope="module")
-def step_cost():
-    spec = importlib.util.spec_from_file_location("step_cost", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def step_cost(on_path):
+    return importlib.import_module("step_cost")
+
+
+@pytest.fixture(scope="module")
+def modalities(on_path):
+    return importlib.import_module("modalities")
 
 
 @pytest.fixture
@@ -91,6 +102,52 @@ def test_the_naive_twin_computes_the_shares_of_the_library(step_cost, fusion):
     expected = batch_shares(logits, batch.labels, model.modalities)
     assert len(expected.unique()) > 1
     torch.testing.assert_close(naive.shares(batch), expected)
+
+
+def test_lazy_steps_are_counted_over_whole_periods(step_cost, modalities):
+    """Gradients by the closed form (k + 1) / k, coalitions by M-SAM's own at every k-th step."""
+    batch = step_cost.batch_of(dict.fromkeys("abc", step_cost.SHAPE))
+    made = step_cost.trainers("late", batch, cases=modalities.CASES)
+    seen = {name: step_cost.count_passes(made[name], batch, modalities.STEPS) for name in made}
+    assert (seen["joint"]["backward"], seen["sam"]["backward"]) == (1, 2)
+    extra = seen["msam"]["fuse"] - 2
+    assert extra == 2**3 - 2
+    for k in (2, 5, 10, 20):
+        assert modalities.STEPS % k == 0
+        assert seen[f"lazy_msam+every_{k}"]["backward"] == pytest.approx((k + 1) / k)
+        assert seen[f"lazy_msam+every_{k}"]["fuse"] == pytest.approx((k + 1 + extra) / k)
+    for k in (5, 10, 20):
+        assert seen[f"msam+dominance_every_{k}"]["backward"] == 2
+        assert seen[f"msam+dominance_every_{k}"]["fuse"] == pytest.approx(2 + extra / k)
+    assert seen["msam+dominance_ema"] == seen["msam"]
+    assert seen["msam+permutations_1"]["fuse"] == 2 + 2  # M - 1 proper subsets of one order
+    assert 2 + 2 < seen["msam+permutations_4"]["fuse"] <= 2 + extra
+
+
+def test_the_cases_are_named_as_the_cells_of_their_studies(modalities):
+    cells = studies.cells(studies.load("embedded"), "lazy") + studies.cells(
+        studies.load("scaling"), "modalities_2"
+    )
+    assert {cell.name for cell in cells} == set(modalities.CASES)
+    for cell in cells:
+        made = vars(modalities.CASES[cell.name]())
+        twin = vars(methods.build(cell.config["method"], cell.config["options"]))
+        assert made == twin
+
+
+def test_it_writes_a_row_for_every_case_and_number_of_modalities(
+    step_cost, modalities, one_thread, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(modalities, "MODALITIES", (2, 3))
+    monkeypatch.setattr(modalities, "STEPS", 1)
+    monkeypatch.setattr(step_cost, "BATCH", 4)
+    output = tmp_path / "modalities.json"
+    assert modalities.main(["--repeats", "1", "--output", str(output)]) == 0
+    record = json.loads(output.read_text())
+    assert {"device", "clock", "commit"} <= set(record["environment"])
+    rows = {(r["net"], r["fusion"], r["modalities"], r["method"]) for r in record["rows"]}
+    assert rows == {("small", "late", m, name) for m in (2, 3) for name in modalities.CASES}
+    assert len(capsys.readouterr().out.splitlines()) == len(rows) + 2
 
 
 def test_no_repeat_is_refused(step_cost, capsys):

@@ -61,16 +61,21 @@ def cost_rows(study: Study) -> pd.DataFrame:
 
 def cost_footer(study: Study) -> str:
     """Where the costs come from."""
-    if not study.costs:
+    return benchmark_footer(study.costs, "step_cost")
+
+
+def benchmark_footer(record: dict[str, Any] | None, name: str) -> str:
+    """Where the numbers of benchmarks/<name>.json come from."""
+    if not record:
         return "Remake: `make benchmark`."
-    about = study.costs["environment"]
+    about = record["environment"]
     commit = (
         about.get("commit") and f"commit {about['commit'][:7]} ({'dirty' if about.get('dirty') else 'clean'})"
     )
     device = about.get("device") and f"{about['device']}, {about.get('clock', 'time')}"
     repeats = about.get("repeats") and f"{about['repeats']} repeats"
     known = "; ".join(text for text in (commit, device, repeats) if text)
-    return f"Made from benchmarks/step_cost.json; {known}; remake: `make benchmark`."
+    return f"Made from benchmarks/{name}.json; {known}; remake: `make benchmark`."
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:

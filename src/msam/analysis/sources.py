@@ -106,7 +106,6 @@ def read(results: str | Path, study: str = "main", only: Iterable[str] | None = 
         descriptions |= {mine[path.stem]: _json(path) for path in sorted((folder / "data").glob("*.json"))}
         if (folder / "search.json").is_file():
             searches[profile] = _renamed(_json(folder / "search.json"), mine)
-    costs = [folder / "benchmarks" / "step_cost.json" for folder in (root, root.parent)]
     return Study(
         root=root,
         name=study,
@@ -114,8 +113,14 @@ def read(results: str | Path, study: str = "main", only: Iterable[str] | None = 
         frames=_joined(parts),
         descriptions=descriptions,
         searches=searches,
-        costs=next((_json(path) for path in costs if path.is_file()), None),
+        costs=benchmark(root, "step_cost"),
     )
+
+
+def benchmark(root: Path, name: str) -> dict[str, Any] | None:
+    """What `make benchmark` wrote as benchmarks/<name>.json in a run, else in the published one; or None."""
+    files = [folder / "benchmarks" / f"{name}.json" for folder in (root, root.parent)]
+    return next((_json(path) for path in files if path.is_file()), None)
 
 
 def evidence(study: Study, dataset: str) -> str:

@@ -4,6 +4,7 @@ from msam.analysis.figures.cost import cost_bars
 from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap_curves, loss_curves
 from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.identification import identification_curves
+from msam.analysis.figures.overhead import modality_curves, scaling_points, variant_points
 from msam.analysis.figures.points import accuracy_points, gain_points
 from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
 from msam.analysis.figures.rate import decay_curves, rate_curves
@@ -34,14 +35,17 @@ __all__ = [
     "identification_curves",
     "loss_curves",
     "mixing_curves",
+    "modality_curves",
     "profile_curves",
     "rank_points",
     "rate_curves",
     "samples",
+    "scaling_points",
     "search_points",
     "share_curves",
     "spent_curves",
     "sweep_curves",
     "switch_curves",
     "tradeoff_points",
+    "variant_points",
 ]
