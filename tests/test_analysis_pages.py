@@ -21,6 +21,7 @@ from msam.analysis import (
     metrics,
     mixing,
     paper,
+    paper_check,
     provenance,
     radius,
     ranking,
@@ -37,7 +38,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
     *("ablation_dominance", "ablation_mixing", "ablation_values", "ablation_radius"),
-    *("status", "comparison"),
+    *("status", "comparison", "paper_check"),
 ]
 TABLES = [
     lambda s: accuracy.paper_layout(s, "late"),
@@ -69,6 +70,7 @@ TABLES = [
     mixing.mixing_table,
     values.agreement_table,
     radius.radius_table,
+    paper_check.beyond_table,
     cost.cost_table,
     lambda s: compare.comparison_table(s, s),
 ]
@@ -113,6 +115,7 @@ SENTENCES = [
     values.identification_sentence,
     radius.radius_sentence,
     radius.tradeoff_sentence,
+    paper_check.beyond_sentence,
     cost.cost_sentence,
 ]
 

@@ -4,6 +4,7 @@ from msam.analysis.figures.cost import cost_bars
 from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap_curves, loss_curves
 from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.identification import identification_curves
+from msam.analysis.figures.margins import margin_points
 from msam.analysis.figures.points import accuracy_points, gain_points
 from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
 from msam.analysis.figures.samples import samples
@@ -30,6 +31,7 @@ __all__ = [
     "gap_curves",
     "identification_curves",
     "loss_curves",
+    "margin_points",
     "mixing_curves",
     "profile_curves",
     "rank_points",
