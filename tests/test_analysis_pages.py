@@ -26,6 +26,7 @@ from msam.analysis import (
     radius,
     ranking,
     reported,
+    selection,
     setup,
     status,
     tables,
@@ -38,7 +39,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
     *("ablation_dominance", "ablation_mixing", "ablation_values", "ablation_radius"),
-    *("status", "comparison", "paper_check"),
+    *("status", "comparison", "paper_check", "selection"),
 ]
 TABLES = [
     lambda s: accuracy.paper_layout(s, "late"),
@@ -54,6 +55,8 @@ TABLES = [
     lambda s: reported.paper_table(s, "late"),
     lambda s: reported.paper_table(s, "early"),
     tables.rules_table,
+    selection.gains_table,
+    selection.order_table,
     tables.heads_table,
     findings.pairwise_table,
     findings.claims_table,
@@ -80,6 +83,7 @@ FIGURES = [
     figures.rank_points,
     figures.against_points,
     figures.profile_curves,
+    figures.selection_points,
     lambda s: figures.budget_points(s, s),
     figures.accuracy_curves,
     lambda s: figures.accuracy_curves(s, "modalities"),
@@ -104,6 +108,8 @@ SENTENCES = [
     ranking.against_sentence,
     lambda s: budget.budget_sentence(s, s),
     tables.rules_sentence,
+    selection.gains_sentence,
+    selection.order_sentence,
     lambda s: findings.gap_sentence(s, "msam", "sam"),
     setup.setup_sentence,
     setup.search_sentence,

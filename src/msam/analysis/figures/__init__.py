@@ -6,7 +6,13 @@ from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.identification import identification_curves
 from msam.analysis.figures.margins import margin_points
 from msam.analysis.figures.points import accuracy_points, gain_points
-from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
+from msam.analysis.figures.ranking import (
+    against_points,
+    budget_points,
+    profile_curves,
+    rank_points,
+    selection_points,
+)
 from msam.analysis.figures.samples import samples
 from msam.analysis.figures.setup import search_points
 from msam.analysis.figures.shares import (
@@ -37,6 +43,7 @@ __all__ = [
     "rank_points",
     "samples",
     "search_points",
+    "selection_points",
     "share_curves",
     "sweep_curves",
     "switch_curves",
