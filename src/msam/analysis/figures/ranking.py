@@ -91,9 +91,8 @@ def selection_points(study: Study) -> Figure:
     figure, panels = _two(names)
     for axes, difference in zip(panels, ("validation", "test"), strict=True):
         points = [interval.scaled(100) for interval in found[difference]]
-        _estimates(
-            axes, names, points, selection.said(difference).replace(" minus ", "\nminus ") + " (points)", 0
-        )
+        text = selection.said(difference).replace(" minus ", "\nminus ")
+        _estimates(axes, names, points, f"{text}\n(points)", 0)
     return figure
 
 
