@@ -22,10 +22,12 @@ from msam.analysis import (
     metrics,
     mixing,
     paper,
+    paper_check,
     provenance,
     radius,
     ranking,
     reported,
+    selection,
     setup,
     status,
     tables,
@@ -39,7 +41,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
     *("ablation_dominance", "ablation_mixing", "ablation_values", "ablation_radius"),
-    *("overhead", "rate", "status", "comparison"),
+    *("overhead", "rate", "paper_check", "selection", "status", "comparison"),
 ]
 TABLES = [
     lambda s: accuracy.paper_layout(s, "late"),
@@ -55,6 +57,8 @@ TABLES = [
     lambda s: reported.paper_table(s, "late"),
     lambda s: reported.paper_table(s, "early"),
     tables.rules_table,
+    selection.gains_table,
+    selection.order_table,
     tables.heads_table,
     findings.pairwise_table,
     findings.claims_table,
@@ -71,6 +75,7 @@ TABLES = [
     mixing.mixing_table,
     values.agreement_table,
     radius.radius_table,
+    paper_check.beyond_table,
     cost.cost_table,
     lambda s: compare.comparison_table(s, s),
 ]
@@ -80,6 +85,7 @@ FIGURES = [
     figures.rank_points,
     figures.against_points,
     figures.profile_curves,
+    figures.selection_points,
     lambda s: figures.budget_points(s, s),
     figures.accuracy_curves,
     lambda s: figures.accuracy_curves(s, "modalities"),
@@ -105,6 +111,8 @@ SENTENCES = [
     ranking.against_sentence,
     lambda s: budget.budget_sentence(s, s),
     tables.rules_sentence,
+    selection.gains_sentence,
+    selection.order_sentence,
     lambda s: findings.gap_sentence(s, "msam", "sam"),
     setup.setup_sentence,
     setup.search_sentence,
@@ -116,6 +124,7 @@ SENTENCES = [
     values.identification_sentence,
     radius.radius_sentence,
     radius.tradeoff_sentence,
+    paper_check.beyond_sentence,
     cost.cost_sentence,
 ]
 

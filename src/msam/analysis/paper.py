@@ -41,13 +41,42 @@ def methods(fusion: str) -> list[str]:
 
 def reported() -> pd.DataFrame:
     """Both tables as tidy rows: table, fusion, method, dataset, output, accuracy in percent."""
-    with files("msam.analysis").joinpath("paper.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file)
+    return _rows("paper.csv")
+
+
+def splits() -> pd.DataFrame:
+    """Sizes that the test sets may have had: dataset, size, unit (example, or a segment of one), examples.
+
+    The paper states none. They are those of the public lists, and what public code makes of them. Independent
+    examples come first, the largest set on top.
+    """
+    return _rows("paper_splits.csv")
+
+
+def elsewhere() -> pd.DataFrame:
+    """Accuracies that the paper gives outside its tables, in percent.
+
+    Returns:
+        Rows of source, kind, fusion, dataset, output, method, value. The kind "axis end" is the last label on
+        the axis of a figure (no method: the figure shows several), "value" a number in the prose, and "best"
+        the statement that a method is the best one there (no value).
+    """
+    return _rows("paper_figures.csv").astype({"method": object})
+
+
+def fused(fusion: str) -> pd.DataFrame:
+    """Fused accuracy in percent: methods x datasets."""
+    rows = reported().query("fusion == @fusion and output == 'fused'")
+    return rows.pivot(index="method", columns="dataset", values="accuracy")[list(OUTPUTS)]
 
 
 def margins(fusion: str, over: str | None = None) -> pd.Series:
     """Points by which the paper's M-SAM is above `over`, or above the best other method, by dataset."""
-    rows = reported().query("fusion == @fusion and output == 'fused'")
-    table = rows.pivot(index="method", columns="dataset", values="accuracy")[list(OUTPUTS)]
+    table = fused(fusion)
     other = table.drop(index="M-SAM").max() if over is None else table.loc[over]
     return (table.loc["M-SAM"] - other).round(2)
+
+
+def _rows(file: str) -> pd.DataFrame:
+    with files("msam.analysis").joinpath(file).open(encoding="utf-8") as lines:
+        return pd.read_csv(lines)

@@ -30,10 +30,10 @@ COUNTS = ("cells", "higher", "lower", "not told apart")
 UNCORRECTED = "Readings are not corrected for the number of comparisons."
 
 
-def grids(study: Study, level: str | None = None) -> Grids:
+def grids(study: Study, level: str | None = None, rule: str = "last") -> Grids:
     """(dataset, fusion) -> fused test accuracy, seeds x multimodal methods, NaN: none; all levels or one."""
     runs = study.frames.runs
-    runs = runs[(runs["rule"] == "last") & (runs["split"] == "test") & (runs["output"] == "fused")]
+    runs = runs[(runs["rule"] == rule) & (runs["split"] == "test") & (runs["output"] == "fused")]
     runs = runs[~is_unimodal(runs["name"])]
     found = {key: rows.pivot(index="seed", columns="name", values="accuracy") for key, rows in _blocks(runs)}
     order = list(study.cells[["dataset", "fusion"]].drop_duplicates().itertuples(index=False, name=None))
@@ -47,12 +47,13 @@ def normalized(cells: Grids, reference: str = "joint") -> Grids:
     }
 
 
-def ranking(study: Study, level: str | None = None) -> pd.DataFrame:
+def ranking(study: Study, level: str | None = None, rule: str = "last") -> pd.DataFrame:
     """Every multimodal method with records, those in all cells first, best mean rank first.
 
     Args:
         study: the records.
         level: evidence level of the cells; all cells if not given.
+        rule: which chooses the epoch.
 
     Returns:
         A row for each: name, cells (number it has runs in), complete (whether these are all), rank (Interval:
@@ -60,7 +61,7 @@ def ranking(study: Study, level: str | None = None) -> pd.DataFrame:
         interquartile mean of its runs' accuracies in percent of joint's mean, cells weighing alike), n and
         most (seeds of the cells with fewest and with most).
     """
-    cells = grids(study, level)
+    cells = grids(study, level, rule)
     names = in_order(name for grid in cells.values() for name in grid.columns)
     rank, scores = _mean_ranks(cells, names), normalized(cells)
     rows = []

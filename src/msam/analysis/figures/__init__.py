@@ -4,9 +4,16 @@ from msam.analysis.figures.cost import cost_bars
 from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap_curves, loss_curves
 from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.identification import identification_curves
+from msam.analysis.figures.margins import margin_points
 from msam.analysis.figures.overhead import modality_curves, scaling_points, variant_points
 from msam.analysis.figures.points import accuracy_points, gain_points
-from msam.analysis.figures.ranking import against_points, budget_points, profile_curves, rank_points
+from msam.analysis.figures.ranking import (
+    against_points,
+    budget_points,
+    profile_curves,
+    rank_points,
+    selection_points,
+)
 from msam.analysis.figures.rate import decay_curves, rate_curves
 from msam.analysis.figures.samples import samples
 from msam.analysis.figures.setup import search_points
@@ -34,6 +41,7 @@ __all__ = [
     "gap_curves",
     "identification_curves",
     "loss_curves",
+    "margin_points",
     "mixing_curves",
     "modality_curves",
     "profile_curves",
@@ -42,6 +50,7 @@ __all__ = [
     "samples",
     "scaling_points",
     "search_points",
+    "selection_points",
     "share_curves",
     "spent_curves",
     "sweep_curves",

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msam.analysis import budget as budgets
-from msam.analysis import ranking
+from msam.analysis import ranking, selection
 from msam.analysis.figures.draw import ROW, WIDTH, band, empty, interval_point, legend, method_rows, picture
 from msam.analysis.names import GRAY, SHOWN, color, dashes, label, shown
 from msam.analysis.sources import Study
@@ -78,6 +78,21 @@ def budget_points(study: Study, budget: Study, first: str = "msam") -> Figure:
     axes.axvline(0, color=GRAY, linewidth=0.8)
     axes.set_xlabel(f"{label(first)} minus method (points)")
     legend(figure, axes)
+    return figure
+
+
+@picture
+def selection_points(study: Study) -> Figure:
+    """What choosing the epoch on the validation split adds to a method, and on the test split beyond that."""
+    found = selection.gains(study)
+    names = list(found["name"])
+    if not names:
+        return empty("no records yet")
+    figure, panels = _two(names)
+    for axes, difference in zip(panels, ("validation", "test"), strict=True):
+        points = [interval.scaled(100) for interval in found[difference]]
+        text = selection.said(difference).replace(" minus ", "\nminus ")
+        _estimates(axes, names, points, f"{text}\n(points)", 0)
     return figure
 
 
