@@ -36,7 +36,7 @@ By {eq}`eq-one` and {cite:p}`msam`.
 def write_notebook(path, code):
     cells = [
         nbformat.v4.new_markdown_cell(f"# {path.stem}"),
-        nbformat.v4.new_code_cell("results = local = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("results = ''\nlocal = ''", metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(code),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -198,7 +198,7 @@ def test_failing_notebook_is_named_and_the_old_book_stays(project):
     old.parent.mkdir(parents=True)
     old.write_text("old")
     write_notebook(project / "notebooks/overview.ipynb", "raise ValueError('first line\\nno records')")
-    with pytest.raises(book.BookError, match=r"^notebook overview.ipynb failed: no records$"):
+    with pytest.raises(book.BookError, match=r"^notebook overview.ipynb failed: ValueError: first line$"):
         book.build(Path("results"), Path("build/html"))
     assert old.read_text() == "old"
 

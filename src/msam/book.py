@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,16 +17,14 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from msam import forking
+from msam import forking, notebooks
 from msam.analysis import profiles
-from msam.notebooks import STILLBORN, without_traces
 
 COMPARISON = "comparison"
 """The page "Your run against the published one"."""
@@ -74,18 +71,18 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
     work = root / "build" / "book.work"
     with _alone(work):
         contents = table_of_contents(root / "book", with_comparison=published is not None)
-        notebooks = notebook_pages(root, contents)
+        pages = notebook_pages(root, contents)
         source, executed = work / "src", work / "executed"
         for stale in (source, executed, work / "_build"):
             shutil.rmtree(stale, ignore_errors=True)
-        execute(notebooks, executed, results, published)
+        execute(pages, executed, results, published)
         shutil.copytree(root / "book", source)
         (source / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
-        for name in notebooks:
+        for name in pages:
             page = source / f"{name}.ipynb"
             page.parent.mkdir(exist_ok=True)
             executed_page = executed / page.relative_to(source)
-            page.write_text(without_traces(executed_page, parameters=False), encoding="utf-8")
+            page.write_text(notebooks.without_traces(executed_page, parameters=False), encoding="utf-8")
         html = _render(source, work)
         for folder in filter(None, (results, published)):
             copy_records(folder, html)
@@ -130,17 +127,17 @@ def notebook_pages(root: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
     Raises:
         BookError: a page is neither a text nor a notebook.
     """
-    notebooks = {
+    pages = {
         name: root / "notebooks" / _notebook(name)
         for name in _files(contents)
         if not (root / "book" / f"{name}.md").is_file()
     }
-    missing = [name for name, path in notebooks.items() if not path.is_file()]
+    missing = [name for name, path in pages.items() if not path.is_file()]
     if missing:
         raise BookError(
             "\n".join(f"page {n!r} has neither book/{n}.md nor notebooks/{_notebook(n)}" for n in missing)
         )
-    return notebooks
+    return pages
 
 
 def _notebook(page: str) -> str:
@@ -158,7 +155,7 @@ def one_dataset(notebook: Path, name: str, into: Path) -> Path:
     return copy
 
 
-def execute(notebooks: Mapping[str, Path], into: Path, results: Path, published: Path | None) -> None:
+def execute(pages: Mapping[str, Path], into: Path, results: Path, published: Path | None) -> None:
     """Execute the notebooks of pages, `AT_ONCE` at a time, into `into`/<page>.ipynb.
 
     Their parameter `results` is the folder of the records.
@@ -174,9 +171,9 @@ def execute(notebooks: Mapping[str, Path], into: Path, results: Path, published:
         page: one_dataset(path, page.removeprefix(ONE_DATASET), into / ONE_DATASET)
         if path.stem == "dataset"
         else path
-        for page, path in notebooks.items()
+        for page, path in pages.items()
     }
-    with forking.preloaded(), ThreadPoolExecutor(AT_ONCE) as pool:
+    with forking.preloaded(results), ThreadPoolExecutor(AT_ONCE) as pool:
         runs = [
             pool.submit(_execute, path, into / f"{page}.ipynb", both if page == COMPARISON else own)
             for page, path in sources.items()
@@ -193,33 +190,12 @@ def execute(notebooks: Mapping[str, Path], into: Path, results: Path, published:
 def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> str | None:
     """Execute one notebook in its own folder; None, or one line that says what went wrong."""
     started = time.perf_counter()
-    target.parent.mkdir(exist_ok=True)
-    unfinished = target.with_suffix(".unfinished")
-    command = [sys.executable, "-m", "papermill", str(notebook), str(unfinished)]
-    command += ["--no-progress-bar", "--kernel", "python3", "--cwd", str(notebook.parent)]
-    for name, value in parameters.items():
-        command += ["--parameters_raw", name, value]
-    run = partial(
-        subprocess.run, command, capture_output=True, text=True, env={"OMP_NUM_THREADS": "1", **os.environ}
-    )
-    done = run()
-    if done.returncode and STILLBORN in done.stderr:
-        done = run()
-    if done.returncode:
-        reason = _exception(unfinished) or (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return f"notebook {target.name} failed: {reason}"
-    unfinished.rename(target)
+    try:
+        notebooks.execute(notebook, target, parameters, cwd=notebook.parent)
+    except (notebooks.NotebookError, RuntimeError, ValueError) as error:
+        return f"notebook {target.name} failed: {str(error).splitlines()[0]}"
     print(f"executed {target.name} in {time.perf_counter() - started:.1f} s", flush=True)
     return None
-
-
-def _exception(notebook: Path) -> str | None:
-    """Name and last line of the exception in a notebook whose execution stopped."""
-    if not notebook.is_file():
-        return None
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    errors = [o for c in cells for o in c.get("outputs", ()) if o["output_type"] == "error"]
-    return f"{errors[0]['ename']}: {errors[0]['evalue']}".strip().splitlines()[-1] if errors else None
 
 
 def copy_records(results: Path, into: Path) -> None:

@@ -38,8 +38,11 @@ IMPORTED = (
 
 
 @contextmanager
-def preloaded() -> Iterator[None]:
+def preloaded(records: Path | None = None) -> Iterator[None]:
     """Let kernels and `command` of this process and those it starts be forks.
+
+    Args:
+        records: a folder of profiles whose records the server reads beforehand.
 
     Does nothing inside another `preloaded`, and on other systems than Linux: forking is not safe with the
     frameworks of macOS, and there is none on Windows.
@@ -56,7 +59,7 @@ def preloaded() -> Iterator[None]:
         listener.listen(64)
         listener.set_inheritable(True)
         server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(listener.fileno())],
+            [sys.executable, "-m", __name__, str(listener.fileno()), *([str(records)] if records else [])],
             pass_fds=[listener.fileno()],
             stdin=subprocess.PIPE,
             env={**before, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
@@ -87,10 +90,14 @@ def _write_kernel(folder: Path) -> None:
     (folder / "kernel.json").write_text(json.dumps(spec))
 
 
-def serve(listener: socket.socket) -> None:
+def serve(listener: socket.socket, records: str | None = None) -> None:
     """Fork for every connection until the standard input ends, which it does with the process behind it."""
     for name in IMPORTED:
         import_module(name)
+    if records:
+        from msam.analysis import sources
+
+        sources.read_all(records)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with selectors.DefaultSelector() as selector:
         for source in (listener, sys.stdin):
@@ -152,4 +159,4 @@ def _run(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])

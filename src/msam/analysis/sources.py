@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +90,27 @@ def read(results: str | Path, study: str = "main", only: Iterable[str] | None = 
         study: the study to read of each.
         only: the profiles to read; all that pages show (`profiles.shown`) if not given.
     """
+    root = Path(results).resolve()
+    return _read(root, study, None if only is None else tuple(only), _stamp(root))
+
+
+def read_all(results: str | Path) -> None:
+    """Read every study, so that forks of this process need not."""
+    root = Path(results).resolve()
+    for study in dict.fromkeys(s for profile in profiles.shown(root) for s in study_file(profile)):
+        read(root, study)
+
+
+def _stamp(root: Path) -> tuple[int, int]:
+    """Changes whenever a file under the root does."""
+    times = [path.stat().st_mtime_ns for path in root.rglob("*.json")]
+    return len(times), max(times, default=0)
+
+
+@lru_cache(maxsize=32)
+def _read(root: Path, study: str, only: tuple[str, ...] | None, _stamp: tuple[int, int]) -> Study:
     from msam.records import load
 
-    root = Path(results).resolve()
     names: dict[tuple[str, str], str] = {}
     descriptions: dict[str, dict[str, Any]] = {}
     searches: dict[str, dict[str, Any]] = {}
