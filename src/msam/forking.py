@@ -19,7 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,7 +97,8 @@ def serve(listener: socket.socket, records: str | None = None) -> None:
     if records:
         from msam.analysis import sources
 
-        sources.read_all(records)
+        with suppress(Exception):  # the page that needs them says what is wrong with them
+            sources.read_all(records)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with selectors.DefaultSelector() as selector:
         for source in (listener, sys.stdin):
