@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -31,6 +32,7 @@ from msam.analysis import (
 from msam.analysis.sources import read
 from msam.analysis.table import Block, Table, number
 
+judged = cache(claims.evaluate_all)  # of a root, which no test here changes
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
@@ -52,8 +54,8 @@ TABLES = [
     tables.rules_table,
     tables.heads_table,
     findings.pairwise_table,
-    lambda s: claims_table.claims_table(claims.evaluate_all(s.root), s.root),
-    lambda s: claims_table.rules_table(claims.evaluate_all(s.root), s.root),
+    lambda s: claims_table.claims_table(judged(s.root), s.root),
+    lambda s: claims_table.rules_table(judged(s.root), s.root),
     setup.settings_table,
     setup.common_settings,
     setup.space_table,
@@ -88,7 +90,7 @@ FIGURES = [
 ]
 SENTENCES = [
     findings.answer,
-    lambda s: claims_table.answer(claims.evaluate_all(s.root)),
+    lambda s: claims_table.answer(judged(s.root)),
     findings.best_sentence,
     ranking.rank_sentence,
     ranking.against_sentence,

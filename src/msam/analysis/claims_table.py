@@ -29,7 +29,7 @@ def lines(judged: Judged) -> Iterator[str]:
 
 
 def claims_table(judged: Judged, root: Path) -> Table:
-    """The verdict on every claim by the records of each profile, with a link to the page that shows more.
+    """The verdict on every claim by the records of each profile; a claim links the page that shows more.
 
     Args:
         judged: of every profile, may be empty.
@@ -37,9 +37,8 @@ def claims_table(judged: Judged, root: Path) -> Table:
     """
     pages = _pages()
     rows: list[dict[str, Any]] = [
-        {"claim": one.name, "statement": one.statement, "in the paper": one.place}
+        {"claim": _link(one, pages), "statement": one.statement, "in the paper": one.place}
         | ({_heading(found): _said(_row(found, one)) for found in judged.values()} or {"verdict": NO_RECORDS})
-        | {"page": _link(one.page, pages)}
         for one in claims()
     ]
     note = (
@@ -53,7 +52,7 @@ def claims_table(judged: Judged, root: Path) -> Table:
 
 
 def rules_table(judged: Judged, root: Path) -> Table:
-    """What is tested for each claim, and the mean effect over its tests in each profile."""
+    """What is tested for each claim, the mean effect over its tests and the smallest p values."""
     rows = [
         {"claim": one.name, "tests and effect": one.rule}
         | {_heading(found): _effects(_row(found, one)) for found in judged.values()}
@@ -61,7 +60,8 @@ def rules_table(judged: Judged, root: Path) -> Table:
     ]
     note = (
         "Effects: mean over the tests of a unit, in brackets the 95 % interval of the bootstrap that draws "
-        "the pairs of each test again. The intervals are not corrected for the number of claims."
+        "the pairs of each test again. Smallest p: of the tests for the claim (supported) and against it "
+        "(contradicted), corrected by Holm over its tests. Nothing is corrected for the number of claims."
     )
     title = "What is tested for each claim"
     return Table(
@@ -95,9 +95,7 @@ def _names(found: Mapping[str, Any], verdict: str) -> list[str]:
 
 
 def _said(row: Mapping[str, Any]) -> str:
-    smallest = row["smallest_p"]
-    p_values = [f"{word} {p:.2g}" for word, p in smallest.items() if p is not None]
-    return f"{row['verdict']}: {counts(row)}" + (f" (smallest p: {', '.join(p_values)})" if p_values else "")
+    return f"{row['verdict']}: {counts(row)}"
 
 
 def _effects(row: Mapping[str, Any]) -> str:
@@ -105,7 +103,8 @@ def _effects(row: Mapping[str, Any]) -> str:
         f"{one['effect']:+.3g} ({one['low']:+.3g} to {one['high']:+.3g}) {one['unit']}"
         for one in row["effects"]
     ]
-    return "; ".join(texts) or "none"
+    smallest = ", ".join(f"{word} {p:.2g}" for word, p in row["smallest_p"].items() if p is not None)
+    return "; ".join(texts) + (f"; smallest p: {smallest}" if smallest else "none")
 
 
 def _row(found: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
@@ -146,8 +145,8 @@ def _pages() -> set[str]:
     return book.pages(book.project_root())
 
 
-def _link(page: str, pages: set[str]) -> Html:
-    """A link to a page, a text where the book has no such page yet."""
-    if page not in pages:
-        return Html("none yet")
-    return Html(f'<a href="{escape(page)}.html">{escape(page.replace("_", " "))}</a>')
+def _link(claim: Claim, pages: set[str]) -> Html | str:
+    """A claim's name, a link to its page where the book has it."""
+    if claim.page not in pages:
+        return claim.name
+    return Html(f'<a href="{escape(claim.page)}.html">{claim.name}</a>')
