@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce ablations smoke plan search book publish notebook test lint benchmark rate clean
+.PHONY: help setup reproduce ablations smoke plan search claims book publish notebook test lint benchmark rate clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ plan: $(READY) ## List the cells that `make reproduce` would train, with expecte
 
 search: $(READY) ## Choose hyper-parameters on the validation splits, the same budget for every method
 	@msam search $(GRID)
+
+claims: $(READY) ## Judge the paper's claims by the published records
+	@msam claims
 
 book: $(READY) ## Build the book from all published records alone
 	@msam book

@@ -190,8 +190,8 @@ def test_interval_scales():
 
 def test_the_modules_do_not_import_torch():
     code = (
-        "import sys; from msam.analysis import accuracy, budget, compare, cost, dominance, figures, "
-        "findings, levels, pages, profiles, ranking, reported, setup, sources, status, tables; "
+        "import sys; from msam.analysis import accuracy, budget, claims_table, compare, cost, dominance, "
+        "figures, findings, levels, pages, profiles, ranking, reported, setup, sources, status, tables; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

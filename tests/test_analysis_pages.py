@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,8 @@ from test_analysis_records import cell_record, fabricate, fabricate_both, write
 from msam.analysis import (
     accuracy,
     budget,
+    claims,
+    claims_table,
     compare,
     cost,
     dominance,
@@ -37,6 +40,7 @@ from msam.analysis.figures.training import spent
 from msam.analysis.sources import read
 from msam.analysis.table import Block, Table, number
 
+judged = cache(claims.evaluate_all)  # of a root, which no test here changes
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
@@ -61,7 +65,8 @@ TABLES = [
     selection.order_table,
     tables.heads_table,
     findings.pairwise_table,
-    findings.claims_table,
+    lambda s: claims_table.claims_table(judged(s.root), s.root),
+    lambda s: claims_table.rules_table(judged(s.root), s.root),
     setup.settings_table,
     setup.common_settings,
     setup.space_table,
@@ -106,6 +111,7 @@ FIGURES = [
 ]
 SENTENCES = [
     findings.answer,
+    lambda s: claims_table.answer(judged(s.root)),
     findings.best_sentence,
     ranking.rank_sentence,
     ranking.against_sentence,
@@ -370,11 +376,6 @@ def test_counts_name_the_levels(both):
     text = findings.count_sentence(both, "msam", "joint")
     assert text.startswith("M-SAM against joint: higher in 8 of 10 cells (embedded 4 of 6, compact 4 of 4), ")
     assert text.endswith("too few common seeds in 2 (embedded 2, compact 0).")
-    said = findings.claims(both).set_index("claim")[findings.SAID]
-    assert said["C6"].startswith("trained in 8 of 10 cells (embedded 4 of 6, compact 4 of 4): late and early")
-    assert "higher in 7 of 10 cells (embedded 3 of 6, compact 4 of 4)" in said["C8"]
-    assert "highest mean in 8 (embedded 4, compact 4)" in said["C1"]
-    assert set(findings.claims_table(both).data.query("claim == 'C8'")["evidence"]) == {"embedded, compact"}
     assert status.status_sentence(both).startswith("65 of ")
 
 
@@ -384,19 +385,6 @@ def test_sentences_count_what_the_records_hold(study):
     assert text.endswith("too few common seeds in 2.")  # watch has no records
     reverse = findings.count_sentence(study, "joint", "msam")
     assert "higher in 0 of 6 cells, lower in 4" in reverse
-
-
-def test_claims_that_need_later_work_are_called_not_tested(study, empty):
-    said = findings.claims(study).set_index("claim")["what the records here say"]
-    assert list(said.index) == [f"C{i}" for i in range(1, 9)]
-    assert said[["C2", "C4", "C5"]].str.startswith("not yet tested").all()
-    assert said["C8"].startswith("higher in 3 of 6 cells")
-    assert said["C6"].startswith("trained in 4 of 6 cells: late and early fusion, 2 and 3 modalities")
-    nothing = findings.claims(empty)["what the records here say"]
-    assert nothing.str.startswith(("no records yet", "not yet tested")).all()
-    statements = findings.claims(empty).set_index("claim")["statement"]
-    assert "0.91 to 2.36 points" in statements["C8"]
-    assert "2.3 %" in statements["C2"]
 
 
 def test_footer_names_records_commit_and_device(study, empty):

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from test_analysis_records import cell_record, write
 
-from msam.analysis import aggregate, budget, figures, findings, paper, ranking
+from msam.analysis import aggregate, budget, figures, paper, ranking
 from msam.analysis.names import SHOWN, STYLES, in_order, label, shown, style
 from msam.analysis.sources import read
 
@@ -378,32 +378,6 @@ def test_no_second_study_is_said(two_cells):
     assert budget.budget_sentence(two_cells, absent) == budget.NO_RECORDS
     assert "No records yet." in budget.budget_table(two_cells, absent).to_html()
     assert "no records with more epochs yet" not in figures.budget_points(two_cells, two_cells).svg
-
-
-def claim(study, name):
-    return findings.claims(study).set_index("claim").loc[name, findings.SAID]
-
-
-def test_c1_counts_the_highest_means_and_the_supported_ones(two_cells):
-    assert claim(two_cells, "C1") == (
-        "supported as best in 0 of 2 cells, another method in 1, none in 1; highest mean in 0"
-    )
-
-
-def test_c2_compares_with_the_best_other_method_of_the_papers_table(two_cells, tmp_path):
-    text = claim(two_cells, "C2")  # the early table has no OGM-GE, so that cell has only joint and SAM
-    gain = 100 * (np.mean(TWO_CELLS[*D, "msam"]) / 0.91 - 1)
-    assert text == (
-        f"{gain:+.1f} to {gain:+.1f} % against the highest mean of 3 other methods of the paper's table: "
-        "higher in 0 of 1 cells, lower in 1, cannot be told apart in 0"
-    )
-    only = study_of(tmp_path / "only", {k: v for k, v in TWO_CELLS.items() if k[2] != "ogm_ge"})
-    assert claim(only, "C2").startswith(findings.NOT_TESTED)
-
-
-def test_a_method_outside_the_papers_table_is_no_other_method_of_c2(two_cells, tmp_path):
-    more = {(*D, "masam"): [0.99, 0.98, 0.99], (*C, "ogm_ge"): [0.99, 0.98, 0.99]}  # OGM-GE: only in late
-    assert claim(study_of(tmp_path / "more", TWO_CELLS | more), "C2") == claim(two_cells, "C2")
 
 
 def test_every_method_of_the_paper_has_a_name_here():

@@ -119,6 +119,11 @@ def table_of_contents(book: Path, *, with_comparison: bool) -> dict[str, Any]:
     return contents if with_comparison else _without(contents, COMPARISON)
 
 
+def pages(root: Path) -> set[str]:
+    """The pages that `_toc.yml` lists, for instance data/index."""
+    return set(_files(table_of_contents(root / "book", with_comparison=True)))
+
+
 def notebook_pages(root: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
     """Page -> its notebook, of the pages of a table of contents that are no texts.
 

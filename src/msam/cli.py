@@ -96,6 +96,7 @@ def _reproduce(options: argparse.Namespace) -> int:
                 )
                 failed += pipeline.train(jobs, run, lock)
         _take_search(profile["profile"], options.results)
+        _judge(options.results)
         code = _book(options)
     for cell in failed:
         reason = json.loads(pipeline.runner.failed(cell.path(options.results)).read_text())["reason"]
@@ -111,6 +112,20 @@ def _take_search(profile: str, results: Path) -> None:
     if source.is_file() and source != target:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from msam.analysis import claims_table
+
+    for line in claims_table.lines(_judge(options.results)):
+        print(line)
+    return 0
+
+
+def _judge(results: Path) -> dict[str, Any]:
+    from msam.analysis import claims
+
+    return claims.write(results)
 
 
 def _book(options: argparse.Namespace) -> int:
@@ -225,6 +240,7 @@ def _publish(options: argparse.Namespace) -> int:
 
     name = studies.load(options.profile)["profile"]
     count = pipeline.publish(options.results, PUBLISHED, name)
+    _judge(PUBLISHED)
     (PUBLISHED / "overview.svg").write_text(figures.rank_points(sources.read(PUBLISHED)).svg)
     print(f"{count} files are now the published run")
     return 0
@@ -290,6 +306,9 @@ def _parser() -> argparse.ArgumentParser:
     add(commands, "search", _search, "choose hyper-parameters on the validation splits", grid)
     book = add(commands, "book", _book, "build the book of all profiles that have records", pages)
     book.add_argument("--results", type=Path, default=PUBLISHED, help="folder of the records")
+    text = "judge the paper's claims by the records, write claims.json of each profile and print the verdicts"
+    judge = add(commands, "claims", _claims, text)
+    judge.add_argument("--results", type=Path, default=PUBLISHED, help="folder of the records")
     add(commands, "publish", _publish, "make the local records the published ones", grid)
     measured = add(commands, "rate", _rate, "measure the rate of convergence where the gradient is known")
     measured.add_argument("--output", type=Path, default=LOCAL / "rate" / "rate.json", help="file to write")

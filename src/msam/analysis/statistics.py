@@ -1,4 +1,4 @@
-"""Means, paired differences and their Student-t intervals over seeds."""
+"""Means, paired differences, their Student-t intervals and tests over seeds."""
 
 from __future__ import annotations
 
@@ -86,6 +86,51 @@ def combined_interval(groups: Sequence[tuple[float, np.ndarray]], confidence: fl
 def paired_difference(first: pd.Series, second: pd.Series, confidence: float = CONFIDENCE) -> Interval:
     """Mean of first - second over the seeds both have, with its interval; both series are indexed by seed."""
     return mean_interval((first - second).dropna(), confidence)
+
+
+def paired_test(differences: Iterable[float], alternative: str = "two-sided") -> float:
+    """P value of Student's t test that the mean of paired differences is zero.
+
+    Args:
+        differences: one a seed, no NaN. Where all are equal, the test is certain unless they are zero.
+        alternative: two-sided, greater or less, as in SciPy.
+
+    Returns:
+        The p value; 1 for fewer than two seeds.
+    """
+    from scipy.special import stdtr
+
+    data = np.asarray(list(differences), dtype=float)
+    n = len(data)
+    if n < 2:
+        return 1.0
+    error = data.std(ddof=1) / np.sqrt(n)
+    mean = data.mean()
+    if error <= np.finfo(float).eps * abs(mean):  # equal values, up to rounding
+        right = {"two-sided": mean != 0, "greater": mean > 0, "less": mean < 0}[alternative]
+        return float(not right)
+    t = mean / error
+    tails = {"two-sided": 2 * stdtr(n - 1, -abs(t)), "greater": stdtr(n - 1, -t), "less": stdtr(n - 1, t)}
+    return float(tails[alternative])
+
+
+def equivalent(differences: Iterable[float], margin: float) -> float:
+    """P value of the two one-sided tests (Schuirmann, 1987) that the mean lies between -margin and margin.
+
+    Args:
+        differences: one a seed, no NaN.
+        margin: in the unit of the differences.
+    """
+    data = np.asarray(list(differences), dtype=float)
+    return max(paired_test(data + margin, "greater"), paired_test(data - margin, "less"))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for their number by Holm's step-down rule (1979), in the order given."""
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values)
+    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    return np.minimum(raised, 1.0)[np.argsort(order)].tolist()
 
 
 def supported_best(values: Mapping[str, pd.Series], confidence: float = CONFIDENCE) -> str | None:

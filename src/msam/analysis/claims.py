@@ -1,0 +1,354 @@
+"""The paper's claims C1 to C8: the elementary tests of each, made from the records of one profile.
+
+`msam claims` writes what `evaluate` gives to <results>/<profile>/claims.json; the overview page computes the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from msam.analysis import paper, profiles, sources
+from msam.analysis.metrics import by_seed, final_gaps, relative_gain
+from msam.analysis.names import label
+from msam.analysis.sources import Study, modalities
+from msam.analysis.statistics import equivalent, paired_test
+from msam.analysis.verdicts import ALPHA, RULE, SEEDS, Block, Check, judge, signed, untested
+
+MARGIN = 0.01  # of accuracy: about the smallest gain over SAM that the paper reports, 0.91 points
+FILE = "claims.json"
+STUDIES = ("main", "probes", "dominance")
+
+POINTS, PERCENT = "points of test accuracy", "% of the other method's test accuracy"
+FLATNESS = {"hessian_top": "largest Hessian eigenvalue", "adaptive_sharpness": "adaptive sharpness"}
+COMPARED = ("agm", "sam")  # what the paper's text and Figures 1 and 2 call less flat
+
+Cell = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The records of one profile, study by study."""
+
+    main: Study
+    probes: Study
+    dominance: Study
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """(dataset, fusion) of every M-SAM cell of the main study, also those without a record."""
+        cells = self.main.cells
+        rows = cells.loc[cells["name"] == "msam", ["dataset", "fusion"]]
+        return list(rows.itertuples(index=False, name=None))
+
+    @cached_property
+    def accuracy(self) -> dict[Cell, pd.Series]:
+        """Fused test accuracy of the main study after the last epoch, by seed."""
+        return by_seed(self.main.frames.runs)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, how it is tested here, and which page shows more."""
+
+    name: str
+    statement: str
+    place: str
+    rule: str
+    page: str
+    checks: Callable[[Evidence], Iterable[Check]]
+
+
+def evaluate(root: str | Path, profile: str) -> dict[str, Any]:
+    """Every claim judged by the records of a profile: what the file `claims.json` holds."""
+    evidence = Evidence(*(sources.read(root, study, [profile]) for study in STUDIES))
+    return {
+        "schema": 1,
+        "profile": profile,
+        "level": evidence.main.level,
+        "rule": RULE,
+        "alpha": ALPHA,
+        "seeds": SEEDS,
+        "margin": MARGIN,
+        "claims": [
+            {"claim": one.name, "statement": one.statement, "place": one.place, "rule": one.rule}
+            | judge(list(one.checks(evidence)))
+            for one in claims()
+        ],
+    }
+
+
+def evaluate_all(root: str | Path) -> dict[str, dict[str, Any]]:
+    """Profile -> `evaluate` of it, for every profile that the pages show."""
+    return {profile: evaluate(root, profile) for profile in profiles.shown(Path(root).resolve())}
+
+
+def write(root: Path) -> dict[str, dict[str, Any]]:
+    """Write the file of each profile; what was written."""
+    from msam import records
+
+    found = evaluate_all(root)
+    for profile, judged in found.items():
+        records.write(root / profile / FILE, judged)
+    return found
+
+
+def claims() -> list[Claim]:
+    """The eight claims; numbers in their statements are those of the paper's tables."""
+    over_sam = pd.concat([paper.margins("late", "SAM"), paper.margins("early", "SAM")])
+    margin = f"{100 * MARGIN:g} point"
+    return [
+        Claim(
+            "C1",
+            f"M-SAM has the highest fused accuracy in all {len(over_sam)} cells",
+            "Tables 1, 2",
+            "A test a block: M-SAM is higher than every other method of the paper's table (largest p of the "
+            "comparisons; a method without records counts as not beaten), against: some method is higher "
+            "(smallest p times their number). Effect: M-SAM minus the method of the largest p.",
+            "results",
+            _highest_of_table,
+        ),
+        Claim(
+            "C2",
+            f"up to {_largest_relative_gain():.1f} % above the best other method",
+            "Section 4.3.1, Tables 1, 2",
+            "A test a block: M-SAM is higher than the method of the paper's table with the best mean "
+            "validation accuracy after the last epoch, so that the choice does not use the test split. Not "
+            "tested where one of these methods has too few seeds. Effect: relative gain in %.",
+            "ranking",
+            _over_best_other,
+        ),
+        Claim(
+            "C3",
+            "better generalization and flatter minima than AGM and SAM",
+            "Figures 1, 2",
+            "Six tests a block: tau of the fused output, the largest Hessian eigenvalue and the adaptive "
+            "sharpness of the whole network, each against AGM and against SAM. Effect: the other method's "
+            "minus M-SAM's.",
+            "flatness",
+            _flatter,
+        ),
+        Claim(
+            "C4",
+            "finding the dominant modality for each batch beats a fixed choice",
+            "Section 3",
+            "A test a block, as for C1: M-SAM is higher than M-SAM with each modality as a fixed choice.",
+            "ablation_dominance",
+            _over_fixed,
+        ),
+        Claim(
+            "C5",
+            "converges at the rate O(log T / sqrt T)",
+            "Section 3.6",
+            "No test is defined here yet.",
+            "convergence",
+            _rate,
+        ),
+        Claim(
+            "C6",
+            "works with both fusions and with two and three modalities",
+            "Tables 1, 2",
+            f"A test a block: no seed failed, M-SAM is above the largest class share of the test split, and "
+            f"less than {margin} below joint training (larger p of the two), against: M-SAM is below that "
+            f"share or more than {margin} below joint training (smaller p times two). A test that cannot be "
+            "made for a fusion or a number of modalities without data. Effect: M-SAM minus joint training.",
+            "results",
+            _works,
+        ),
+        Claim(
+            "C7",
+            "non-dominant modalities improve over joint training",
+            "Tables 1, 2",
+            "A test a block, non-dominant modality and definition of its accuracy: by Shapley response, and "
+            "for late fusion also by the modality's own head. Dominant is the one that dominated the most "
+            "batches of M-SAM's runs. Effect: M-SAM minus joint training.",
+            "results",
+            _harmonizes,
+        ),
+        Claim(
+            "C8",
+            f"beats SAM everywhere, by {over_sam.min():.2f} to {over_sam.max():.2f} points",
+            "Tables 1, 2",
+            f"A test a block: M-SAM is higher than SAM. Beside it an equivalence test: the difference is "
+            f"less than {margin} either way.",
+            "results",
+            _over_sam,
+        ),
+    ]
+
+
+def _highest_of_table(evidence: Evidence) -> Iterator[Check]:
+    for block in evidence.blocks:
+        rivals = _table_rivals(evidence, block)
+        values = {name: evidence.accuracy.get((*block, name)) for name in ("msam", *rivals)}
+        yield _highest(block, values, _paths(evidence.main, block, values))
+
+
+def _over_best_other(evidence: Evidence) -> Iterator[Check]:
+    validation = by_seed(evidence.main.frames.runs, split="validation")
+    what = "M-SAM against the best other method on validation"
+    for block in evidence.blocks:
+        rivals = _table_rivals(evidence, block)
+        mine = evidence.accuracy.get((*block, "msam"))
+        others = {name: evidence.accuracy.get((*block, name)) for name in rivals}
+        records = _paths(evidence.main, block, ["msam", *rivals])
+        lacking = [label(name) for name, other in others.items() if len(_minus(mine, other)) < SEEDS]
+        if lacking:
+            yield untested(block, f"{what}: too few seeds of {', '.join(lacking)}", PERCENT, records)
+            continue
+        best = max(rivals, key=lambda name: validation[*block, name].mean())
+        gain = relative_gain(mine, others[best])
+        yield signed(block, f"{what}, {label(best)}", PERCENT, gain, records)
+
+
+def _flatter(evidence: Evidence) -> Iterator[Check]:
+    gaps = final_gaps(evidence.main.frames.runs)
+    gaps = gaps[gaps["output"] == "fused"]
+    tau = {key: rows.set_index("seed")["tau"] for key, rows in gaps.groupby(["dataset", "fusion", "name"])}
+    measures = [(evidence.main, "tau", tau)]
+    measures += [(evidence.probes, text, _flatness(evidence.probes, key)) for key, text in FLATNESS.items()]
+    for block, (study, unit, values), other in product(evidence.blocks, measures, COMPARED):
+        effect = _minus(values.get((*block, other)), values.get((*block, "msam")))
+        what = f"{unit} of {label(other)} minus that of M-SAM"
+        yield signed(block, what, unit, effect, _paths(study, block, ["msam", other]))
+
+
+def _over_fixed(evidence: Evidence) -> Iterator[Check]:
+    accuracy = by_seed(evidence.dominance.frames.runs)
+    for block in evidence.blocks:
+        names = ["msam", *(f"msam+fixed_{m}" for m in modalities(evidence.main, block[0]))]
+        values = {name: accuracy.get((*block, name)) for name in names}
+        yield _highest(block, values, _paths(evidence.dominance, block, names))
+
+
+def _rate(_: Evidence) -> Iterator[Check]:
+    """C5 has no test yet, so it is not testable."""
+    return iter(())
+
+
+def _works(evidence: Evidence) -> Iterator[Check]:
+    sizes = {block: len(modalities(evidence.main, block[0])) for block in evidence.blocks}
+    for block, size in sizes.items():
+        yield _trains(evidence, block, f"{size} modalities: M-SAM above chance and not below joint")
+    covered = {(fusion, size) for (_, fusion), size in sizes.items()}
+    for fusion, size in product(("late", "early"), (2, 3)):
+        if evidence.blocks and (fusion, size) not in covered:
+            yield untested(("none", fusion), f"{size} modalities: no data", POINTS)
+
+
+def _trains(evidence: Evidence, block: Block, what: str) -> Check:
+    mine, joint = (evidence.accuracy.get((*block, name)) for name in ("msam", "joint"))
+    records = _paths(evidence.main, block, ["msam", "joint"])
+    splits = evidence.main.descriptions.get(block[0], {}).get("splits")
+    if mine is None or joint is None or splits is None:
+        return untested(block, what, POINTS, records)
+    counts = splits["test"]["class_counts"]
+    over_chance, difference = mine - max(counts) / sum(counts), (mine - joint).dropna()
+    parts = (over_chance.dropna(), difference + MARGIN)
+    support = max(paired_test(part, "greater") for part in parts)
+    against = min(1.0, len(parts) * min(paired_test(part, "less") for part in parts))
+    seeds = evidence.main.frames.seeds
+    states = seeds.loc[(seeds[["dataset", "fusion", "name"]] == [*block, "msam"]).all(axis=1), "state"]
+    support = support if (states == "done").all() else 1.0
+    return Check(block, what, POINTS, 100 * difference.to_numpy(), support, against, records=records)
+
+
+def _harmonizes(evidence: Evidence) -> Iterator[Check]:
+    runs = evidence.main.frames.runs
+    for block in evidence.blocks:
+        names, dominant = modalities(evidence.main, block[0]), _dominant(evidence.main, block)
+        records = _paths(evidence.main, block, ["msam", "joint"])
+        if dominant is None:
+            yield untested(block, "the dominant modality is not known", POINTS, records)
+            continue
+        definitions = {"accuracy": "by Shapley response"}
+        definitions |= {"head_accuracy": "by its own head"} if block[1] == "late" else {}
+        for name, (column, text) in product(names, definitions.items()):
+            if name != dominant:
+                values = by_seed(runs, name, value=column)
+                effect = 100 * _minus(values.get((*block, "msam")), values.get((*block, "joint")))
+                yield signed(block, f"{name} {text}, {dominant} dominant", POINTS, effect, records)
+
+
+def _over_sam(evidence: Evidence) -> Iterator[Check]:
+    for block in evidence.blocks:
+        effect = _minus(*(evidence.accuracy.get((*block, name)) for name in ("msam", "sam")))
+        records = _paths(evidence.main, block, ["msam", "sam"])
+        equal = equivalent(effect.dropna(), MARGIN)
+        yield signed(block, "M-SAM against SAM", POINTS, 100 * effect, records, equal)
+
+
+def _highest(block: Block, values: Mapping[str, pd.Series | None], records: Sequence[str]) -> Check:
+    """The test that M-SAM is higher than each other method: all comparisons have to hold at once.
+
+    Args:
+        block: dataset and fusion.
+        values: "msam" and every other method -> its accuracies by seed, None without a record.
+        records: of all of them.
+    """
+    others = [name for name in values if name != "msam"]
+    differences = {name: _minus(values["msam"], values[name]).dropna() for name in others}
+    made = {name: by for name, by in differences.items() if len(by) >= SEEDS}
+    what = f"M-SAM against each of {len(others)} others"
+    if not made:
+        return untested(block, what, POINTS, records)
+    p_values = {name: paired_test(by, "greater") for name, by in made.items()}
+    closest = max(p_values, key=lambda name: p_values[name])
+    support = p_values[closest] if len(made) == len(others) else 1.0
+    against = min(1.0, len(made) * min(paired_test(by, "less") for by in made.values()))
+    effect = 100 * made[closest].to_numpy()
+    what += f", effect against {label(closest)}"
+    return Check(block, what, POINTS, effect, support, against, records=tuple(records))
+
+
+def _table_rivals(evidence: Evidence, block: Block) -> list[str]:
+    """The other multimodal methods of the paper's table that are defined in a block."""
+    cells = evidence.main.cells
+    here = cells[(cells["dataset"] == block[0]) & (cells["fusion"] == block[1])]
+    undefined = set(here.loc[here["state"] == "undefined", "name"])
+    return [name for name in paper.methods(block[1]) if name != "msam" and name not in undefined]
+
+
+def _minus(first: pd.Series | None, second: pd.Series | None) -> pd.Series:
+    """The first minus the second over the seeds of both; empty where one is absent."""
+    return pd.Series(dtype=float) if first is None or second is None else (first - second).dropna()
+
+
+def _flatness(study: Study, measure: str) -> dict[Cell, pd.Series]:
+    """A measure of the whole network's flatness by seed, of every probed cell."""
+    found: dict[Cell, dict[int, float]] = {}
+    for cell, seed, probes in sources.probed(study):
+        if "flatness" in probes:
+            found.setdefault(cell, {})[seed] = probes["flatness"]["whole"][measure]
+    return {cell: pd.Series(values, dtype=float) for cell, values in found.items()}
+
+
+def _dominant(study: Study, block: Block) -> str | None:
+    """The modality that dominated the most batches of M-SAM."""
+    rows = study.frames.dominance
+    rows = rows[(rows[["dataset", "fusion", "name"]] == [*block, "msam"]).all(axis=1)]
+    counts = rows.groupby("modality")["count"].sum()
+    return None if counts.empty else str(counts.idxmax())
+
+
+def _paths(study: Study, block: Block, names: Iterable[str]) -> tuple[str, ...]:
+    """The records of these methods in a block, as paths under the root."""
+    cells = study.frames.cells
+    here = cells[
+        (cells["dataset"] == block[0]) & (cells["fusion"] == block[1]) & cells["name"].isin(list(names))
+    ]
+    return tuple(here.loc[here["state"] == "done", "path"])
+
+
+def _largest_relative_gain() -> float:
+    """The largest gain over CGGM with early fusion in percent: the only reading that gives the claim."""
+    rows = paper.reported().query("output == 'fused' and fusion == 'early'")
+    table = rows.pivot(index="method", columns="dataset", values="accuracy")
+    return float((100 * (table.loc["M-SAM"] / table.loc["CGGM"] - 1)).max())

@@ -1,0 +1,152 @@
+"""The verdicts on the paper's claims as tables, as lines of text and in sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from msam.analysis import profiles
+from msam.analysis.claims import FILE, Claim, claims
+from msam.analysis.table import Block, Html, Table
+from msam.analysis.verdicts import RULE, VERDICTS
+
+Judged = Mapping[str, dict[str, Any]]
+"""Profile -> what its `claims.json` holds."""
+
+NO_RECORDS = "no records yet"
+
+
+def lines(judged: Judged) -> Iterator[str]:
+    """A line for each profile and claim: verdict, counts, statement."""
+    for profile, found in judged.items():
+        for row in found["claims"]:
+            yield f"{profile:<9} {row['claim']}  {row['verdict']:<19} {counts(row):<52} {row['statement']}"
+
+
+def claims_table(judged: Judged, root: Path) -> Table:
+    """The verdict on every claim by the records of each profile; a claim links the page that shows more.
+
+    Args:
+        judged: of every profile, may be empty.
+        root: where the records were read, for the footer.
+    """
+    pages = _pages()
+    rows: list[dict[str, Any]] = [
+        {"claim": _link(one, pages), "statement": one.statement, "in the paper": one.place}
+        | ({_heading(found): _said(_row(found, one)) for found in judged.values()} or {"verdict": NO_RECORDS})
+        for one in claims()
+    ]
+    note = (
+        "Counts are over tests; how many seeds, which effect and which records is in the numbers as CSV and, "
+        f"for every test, in `{FILE}` of each profile. {RULE}"
+    )
+    title = "The paper's claims and the verdicts on them"
+    return Table(
+        title, (Block(pd.DataFrame(rows)),), _data(judged), note, _footer(judged, root), file="claims"
+    )
+
+
+def rules_table(judged: Judged, root: Path) -> Table:
+    """What is tested for each claim, the mean effect over its tests and the smallest p values."""
+    rows = [
+        {"claim": one.name, "tests and effect": one.rule}
+        | {_heading(found): _effects(_row(found, one)) for found in judged.values()}
+        for one in claims()
+    ]
+    note = (
+        "Effects: mean over the tests of a unit, in brackets the 95 % interval of the bootstrap that draws "
+        "the pairs of each test again. Smallest p: of the tests for the claim (supported) and against it "
+        "(contradicted), corrected by Holm over its tests. Nothing is corrected for the number of claims."
+    )
+    title = "What is tested for each claim"
+    return Table(
+        title, (Block(pd.DataFrame(rows)),), _data(judged), note, _footer(judged, root), file="rules"
+    )
+
+
+def counts(row: Mapping[str, Any]) -> str:
+    """How many tests of a claim had which outcome: "1 supported, 5 undecided; 2 equivalent"."""
+    parts = [f"{count} {word}" for word, count in row["counts"].items() if count]
+    same = row["equivalent"]
+    return (", ".join(parts) or "no test") + (f"; {same} equivalent" if same else "")
+
+
+def answer(judged: Judged) -> str:
+    """How many claims have each verdict in each profile, and which are reproduced; two sentences."""
+    if not judged:
+        return "There are no records yet. No claim can be judged."
+    parts = []
+    for found in judged.values():
+        number = Counter(row["verdict"] for row in found["claims"])
+        parts.append(f"{_level(found)}: " + ", ".join(f"{number[word]} {word}" for word in VERDICTS))
+    whole = {_level(found): _names(found, VERDICTS[0]) for found in judged.values()}
+    said = "; ".join(f"{level}: {', '.join(names)}" for level, names in whole.items() if names)
+    lead = f"Of the paper's {len(claims())} claims, by level of evidence, {'; '.join(parts)}."
+    return f"{lead} Reproduced as stated: {said or 'none'}."
+
+
+def _names(found: Mapping[str, Any], verdict: str) -> list[str]:
+    return [row["claim"] for row in found["claims"] if row["verdict"] == verdict]
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return f"{row['verdict']}: {counts(row)}"
+
+
+def _effects(row: Mapping[str, Any]) -> str:
+    texts = [
+        f"{one['effect']:+.3g} ({one['low']:+.3g} to {one['high']:+.3g}) {one['unit']}"
+        for one in row["effects"]
+    ]
+    smallest = ", ".join(f"{word} {p:.2g}" for word, p in row["smallest_p"].items() if p is not None)
+    return "; ".join(texts) + (f"; smallest p: {smallest}" if smallest else "none")
+
+
+def _row(found: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
+    return next(row for row in found["claims"] if row["claim"] == claim.name)
+
+
+def _level(found: Mapping[str, Any]) -> str:
+    return found["level"] or found["profile"]
+
+
+def _heading(found: Mapping[str, Any]) -> str:
+    """Of a column; names the profile too where it is not the level's."""
+    level, profile = _level(found), found["profile"]
+    return f"evidence: {level}" + ("" if level == profile else f" ({profile})")
+
+
+def _data(judged: Judged) -> pd.DataFrame:
+    """Every test of every claim, a row each."""
+    rows = [
+        {"profile": profile, "level": found["level"], "claim": claim["claim"], "verdict": claim["verdict"]}
+        | test
+        | {"records": " ".join(test["records"])}
+        for profile, found in judged.items()
+        for claim in found["claims"]
+        for test in claim["tests"]
+    ]
+    return pd.DataFrame(rows)
+
+
+def _footer(judged: Judged, root: Path) -> str:
+    used = {path for found in judged.values() for claim in found["claims"] for path in claim["records"]}
+    return f"Made from {len(used)} records under {profiles.label(root)}; remake: `make claims`."
+
+
+def _pages() -> set[str]:
+    from msam import book
+
+    return book.pages(book.project_root())
+
+
+def _link(claim: Claim, pages: set[str]) -> Html | str:
+    """A claim's name, a link to its page where the book has it."""
+    if claim.page not in pages:
+        return claim.name
+    return Html(f'<a href="{escape(claim.page)}.html">{claim.name}</a>')

@@ -1,0 +1,176 @@
+"""From elementary tests to the verdict on a claim.
+
+A claim is a set of tests, one or more a block (dataset x fusion). Each is made twice, one-sided: for the
+claim and against it. Both families of p values are corrected by Holm's rule over the tests of the claim.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from msam.analysis.aggregate import paired_bootstrap
+from msam.analysis.statistics import Interval, holm, mean_interval, paired_test
+
+Block = tuple[str, str]  # dataset, fusion
+
+ALPHA = 0.05
+SEEDS = 5  # a 95 % interval of 5 pairs is 1.24 standard deviations to each side, of 3 pairs twice that
+
+SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTED = "supported", "contradicted", "undecided", "not tested"
+WORDS = (SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTED)
+
+REPRODUCED, PARTLY, NOT, NOT_HERE = "reproduced", "partly reproduced", "not reproduced", "not testable here"
+VERDICTS = (REPRODUCED, PARTLY, NOT, NOT_HERE)
+
+RULE = (
+    f"Tests are one-sided Student-t tests of differences paired by seed, for the claim and against it, each "
+    f"made where there are at least {SEEDS} common seeds. A test is supported, or contradicted, where its p "
+    f"value, corrected by Holm over the tests of the claim, is at most {100 * ALPHA:.0f} %; else it is "
+    f"undecided. Reproduced: every test was made and is supported. Partly reproduced: at least one is "
+    f"supported, and fewer are contradicted than supported. Not testable here: no test could be made. "
+    f"Otherwise not reproduced, which means that the tests did not support the claim, not that it is refuted."
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One elementary test.
+
+    Attributes:
+        block: dataset and fusion.
+        what: what is compared, in words.
+        unit: of the effect.
+        effect: one number a seed, positive where it speaks for the claim; empty where no test could be made.
+        support: p value of the test for the claim.
+        against: p value of the test against it.
+        equal: p value of an equivalence test, where the claim has one.
+        records: paths of the records behind it.
+    """
+
+    block: Block
+    what: str
+    unit: str
+    effect: np.ndarray
+    support: float
+    against: float
+    equal: float | None = None
+    records: tuple[str, ...] = ()
+
+    @property
+    def made(self) -> bool:
+        """Whether there were seeds enough."""
+        return len(self.effect) >= SEEDS
+
+
+def untested(block: Block, what: str, unit: str, records: Iterable[str] = ()) -> Check:
+    """A test that the claim needs and that the records do not allow."""
+    return Check(block, what, unit, np.array([]), 1.0, 1.0, records=tuple(records))
+
+
+def signed(
+    block: Block,
+    what: str,
+    unit: str,
+    effect: pd.Series,
+    records: Iterable[str] = (),
+    equal: float | None = None,
+) -> Check:
+    """The test that a mean effect over seeds is above zero, and below it."""
+    values = effect.dropna().to_numpy(dtype=float)
+    if len(values) < SEEDS:
+        return untested(block, what, unit, records)
+    support, against = (paired_test(values, side) for side in ("greater", "less"))
+    return Check(block, what, unit, values, support, against, equal, tuple(records))
+
+
+def verdict(words: Sequence[str]) -> str:
+    """One of `VERDICTS` from the words of all tests of a claim, see `RULE`."""
+    counts = Counter(words)
+    if counts[UNTESTED] == len(words):
+        return NOT_HERE
+    if counts[SUPPORTED] == len(words):
+        return REPRODUCED
+    return PARTLY if counts[SUPPORTED] > counts[CONTRADICTED] else NOT
+
+
+def judge(checks: Sequence[Check]) -> dict[str, Any]:
+    """The verdict on a claim and everything that it follows from, ready for JSON.
+
+    Returns:
+        verdict, counts (word -> tests), equivalent (tests that an equivalence test decides, None without
+        any), smallest_p (corrected, for and against), n (seeds of the tests with fewest and with most),
+        effects (a row a unit: mean over its tests with the interval of the paired bootstrap, smallest and
+        largest test), tests (a row each), records.
+    """
+    made = [check for check in checks if check.made]
+    support, against = (iter(holm([getattr(c, side) for c in made])) for side in ("support", "against"))
+    equal = iter(holm([check.equal for check in made if check.equal is not None]))
+    rows = []
+    for check in checks:
+        sides = [next(side) if check.made else None for side in (support, against)]
+        same = next(equal) if check.made and check.equal is not None else None
+        rows.append(_row(check, sides[0], sides[1], same))
+    counts = Counter(row["outcome"] for row in rows)
+    equals = [row["p_equivalent"] for row in rows if row["p_equivalent"] is not None]
+    sizes = [len(check.effect) for check in made]
+    return {
+        "verdict": verdict([row["outcome"] for row in rows]),
+        "counts": {word: counts[word] for word in WORDS},
+        "equivalent": sum(p <= ALPHA for p in equals) if equals else None,
+        "smallest_p": {
+            word: min((row[f"p_{word}"] for row in rows if row[f"p_{word}"] is not None), default=None)
+            for word in (SUPPORTED, CONTRADICTED)
+        },
+        "n": [min(sizes), max(sizes)] if sizes else [0, 0],
+        "effects": _effects(made),
+        "tests": rows,
+        "records": list(dict.fromkeys(path for check in checks for path in check.records)),
+    }
+
+
+def _row(check: Check, support: float | None, against: float | None, equal: float | None) -> dict[str, Any]:
+    return {
+        "dataset": check.block[0],
+        "fusion": check.block[1],
+        "test": check.what,
+        "unit": check.unit,
+        "outcome": _outcome(support, against),
+        **_numbers(mean_interval(check.effect)),
+        "n": len(check.effect),
+        "p_supported": support,
+        "p_contradicted": against,
+        "p_equivalent": equal,
+        "records": list(check.records),
+    }
+
+
+def _outcome(support: float | None, against: float | None) -> str:
+    """One of `WORDS` from corrected p values; both cannot be small, as they add up to one or more."""
+    if support is None or against is None:
+        return UNTESTED
+    if support <= ALPHA:
+        return SUPPORTED
+    return CONTRADICTED if against <= ALPHA else UNDECIDED
+
+
+def _effects(made: Sequence[Check]) -> list[dict[str, Any]]:
+    rows = []
+    for unit in dict.fromkeys(check.unit for check in made):
+        cells = [check.effect for check in made if check.unit == unit]
+        means = [float(cell.mean()) for cell in cells]
+        whole = _numbers(paired_bootstrap(cells))
+        ends = {"smallest": min(means), "largest": max(means)}
+        rows.append({"unit": unit, "tests": len(cells), **whole, **ends})
+    return rows
+
+
+def _numbers(interval: Interval) -> dict[str, float | None]:
+    """An interval as JSON, which has no NaN."""
+    values = {"effect": interval.mean, "low": interval.low, "high": interval.high}
+    return {key: float(value) if np.isfinite(value) else None for key, value in values.items()}
