@@ -12,12 +12,14 @@ from test_analysis_records import cell_record, fabricate, fabricate_both, write
 
 from msam.analysis import (
     accuracy,
+    beyond,
     budget,
     compare,
     cost,
     dominance,
     figures,
     findings,
+    flatness,
     metrics,
     mixing,
     paper,
@@ -37,6 +39,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
     *("ablation_dominance", "ablation_mixing", "ablation_values", "ablation_radius"),
+    *("flatness", "beyond"),
     *("status", "comparison"),
 ]
 TABLES = [
@@ -69,6 +72,11 @@ TABLES = [
     mixing.mixing_table,
     values.agreement_table,
     radius.radius_table,
+    flatness.flatness_table,
+    flatness.ratio_table,
+    beyond.robustness_table,
+    lambda s: beyond.label_table(s, s),
+    beyond.further_table,
     cost.cost_table,
     lambda s: compare.comparison_table(s, s),
 ]
@@ -92,6 +100,9 @@ FIGURES = [
     lambda s: figures.sweep_curves(s, radius.measures(s), "rho", "rho"),
     figures.tradeoff_points,
     figures.identification_curves,
+    figures.measure_points,
+    lambda s: figures.part_points(s, beyond.disturbed(s, 1.0), "test (%)"),
+    lambda s: figures.landscape_contours(s, "av_digits"),
     lambda s: figures.samples(s.descriptions.get("av_digits")),
     figures.cost_bars,
 ]
@@ -113,6 +124,10 @@ SENTENCES = [
     values.identification_sentence,
     radius.radius_sentence,
     radius.tradeoff_sentence,
+    flatness.flatness_sentence,
+    flatness.encoder_sentence,
+    lambda s: beyond.disturbed_sentence(s, s),
+    beyond.further_sentence,
     cost.cost_sentence,
 ]
 

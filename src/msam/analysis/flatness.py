@@ -97,8 +97,8 @@ def flatness_table(study: Study) -> Table:
         blocks.append(Block(pd.DataFrame(texts), f"{dataset}, {fusion} fusion: {evidence[dataset]}"))
     note = (
         "Means over n seeds, ± half of the 95 % interval. Of the mean cross-entropy in nats on examples of "
-        "the train split, in evaluation mode; of an encoder, with all else held fixed. Sharpness: rise of the "
-        "loss along SAM's step; adaptive sharpness: along ASAM's. Dominant: the modality that dominated the "
+        "the train split, in evaluation mode; of an encoder, with all else held fixed. Sharpness: rise of "
+        "the loss along SAM's step; adaptive sharpness: along ASAM's. Dominant: the modality that dominated the "
         "most batches of M-SAM."
     )
     return Table("Flatness", tuple(blocks), pd.DataFrame(found), note, footer(study), file="flatness")
@@ -130,8 +130,8 @@ def ratio_table(study: Study) -> Table:
     numbers = pd.DataFrame([spread("log10_ratio", interval) for interval in found["difference"]])
     note = (
         "log10 of the ratio, paired by seed, ± half of the 95 % interval: -1 is ten times as flat, +1 ten "
-        "times as sharp. Sharper or flatter only where the interval excludes zero; the intervals are not corrected "
-        "for their number. A seed whose number is not positive is left out."
+        "times as sharp. Sharper or flatter only where the interval excludes zero; the intervals are not "
+        "corrected for their number. A seed whose number is not positive is left out."
     )
     return Table(
         "Sharpness of M-SAM relative to other methods, paired by seed",

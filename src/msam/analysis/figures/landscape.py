@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from msam.analysis.figures.draw import WIDTH, empty, picture, strip
-from msam.analysis.names import label
+from msam.analysis.names import RED, label
 from msam.analysis.probes import landscapes
 from msam.analysis.sources import Study
 
 SIDE = 1.45  # inches of a panel
 LINES = 12
+SHADES = mpl.colormaps["viridis"](np.linspace(0.35, 0.8, LINES))
+"""Neither too dark for a black page nor too light for a white one."""
 
 
 @picture
@@ -51,9 +54,9 @@ def landscape_contours(
             if name not in mine:
                 continue
             x = mine[name]["x"]
-            drawn = axes.contour(x, x, losses[name].T, levels=levels, cmap="viridis", linewidths=1.2)
+            drawn = axes.contour(x, x, losses[name].T, levels=levels, colors=SHADES, linewidths=1.2)
             axes.clabel(drawn, levels=levels[1::2], fmt="%.2g", fontsize=7.5)
-            axes.plot(0, 0, "+", color="#D55E00", markersize=7)
+            axes.plot(0, 0, "+", color=RED, markersize=7)
         strip(line, study.levels[dataset])
     figure.supxlabel("one random direction", fontsize="medium")
     figure.supylabel("another", fontsize="medium")
