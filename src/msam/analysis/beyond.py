@@ -92,7 +92,8 @@ def label_table(study: Study, main: Study) -> Table:
     note = (
         "Fused test accuracy in percent after the last epoch, ± half of the 95 % interval; differences in "
         "points, paired by seed. Labels of the train split only, each wrong one drawn from the other "
-        "classes; learning rates and radii are those of the main study, which has the rows without wrong labels."
+        "classes; learning rates and radii are those of the main study, whose runs the rows without "
+        "wrong labels are."
     )
     title = "Test accuracy with wrong labels in training"
     return Table(title, (Block(pd.DataFrame(rows)),), pd.DataFrame(data), note, footer(study), file="labels")

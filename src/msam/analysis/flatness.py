@@ -98,8 +98,8 @@ def flatness_table(study: Study) -> Table:
     note = (
         "Means over n seeds, ± half of the 95 % interval. Of the mean cross-entropy in nats on examples of "
         "the train split, in evaluation mode; of an encoder, with all else held fixed. Sharpness: rise of "
-        "the loss along SAM's step; adaptive sharpness: along ASAM's. Dominant: the modality that dominated the "
-        "most batches of M-SAM."
+        "the loss along SAM's step; adaptive sharpness: along ASAM's. Dominant: the modality that "
+        "dominated the most batches of M-SAM."
     )
     return Table("Flatness", tuple(blocks), pd.DataFrame(found), note, footer(study), file="flatness")
 
