@@ -14,6 +14,7 @@ from test_analysis_records import cell_record, fabricate, fabricate_both, write
 
 from msam.analysis import (
     accuracy,
+    beyond,
     budget,
     claims,
     claims_table,
@@ -22,6 +23,7 @@ from msam.analysis import (
     dominance,
     figures,
     findings,
+    flatness,
     metrics,
     mixing,
     paper,
@@ -45,7 +47,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MINE = [
     *("overview", "setup", "datasets", "dataset", "results", "ranking", "convergence", "dominance", "cost"),
     *("ablation_dominance", "ablation_mixing", "ablation_values", "ablation_radius"),
-    *("overhead", "rate", "paper_check", "selection", "status", "comparison"),
+    *("overhead", "flatness", "beyond", "rate", "paper_check", "selection", "status", "comparison"),
 ]
 TABLES = [
     lambda s: accuracy.paper_layout(s, "late"),
@@ -81,6 +83,11 @@ TABLES = [
     values.agreement_table,
     radius.radius_table,
     paper_check.beyond_table,
+    flatness.flatness_table,
+    flatness.ratio_table,
+    beyond.robustness_table,
+    lambda s: beyond.label_table(s, s),
+    beyond.further_table,
     cost.cost_table,
     lambda s: compare.comparison_table(s, s),
 ]
@@ -106,6 +113,9 @@ FIGURES = [
     lambda s: figures.sweep_curves(s, radius.measures(s), "rho", "rho"),
     figures.tradeoff_points,
     figures.identification_curves,
+    figures.measure_points,
+    lambda s: figures.part_points(s, beyond.disturbed(s, 1.0), "test (%)"),
+    lambda s: figures.landscape_contours(s, "av_digits"),
     lambda s: figures.samples(s.descriptions.get("av_digits")),
     figures.cost_bars,
 ]
@@ -131,6 +141,10 @@ SENTENCES = [
     radius.radius_sentence,
     radius.tradeoff_sentence,
     paper_check.beyond_sentence,
+    flatness.flatness_sentence,
+    flatness.encoder_sentence,
+    lambda s: beyond.disturbed_sentence(s, s),
+    beyond.further_sentence,
     cost.cost_sentence,
 ]
 

@@ -74,3 +74,11 @@ def dominance_sentence(study: Study, name: str = "msam") -> str:
         f"{100 * STEADY:.0f} % of the batches; the mean share of the dominant modality, v_d, lies between "
         f"{v_d.min():.2f} and {v_d.max():.2f}."
     )
+
+
+def dominant(study: Study, dataset: str, fusion: str, name: str = "msam") -> str | None:
+    """The modality that dominated the most batches of a method, or None where no shares were recorded."""
+    rows = study.frames.dominance
+    rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion) & (rows["name"] == name)]
+    counts = rows.groupby("modality")["count"].sum()
+    return None if counts.empty else str(counts.idxmax())

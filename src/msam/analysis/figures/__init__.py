@@ -4,8 +4,10 @@ from msam.analysis.figures.cost import cost_bars
 from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap_curves, loss_curves
 from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.identification import identification_curves
+from msam.analysis.figures.landscape import landscape_contours
 from msam.analysis.figures.margins import margin_points
 from msam.analysis.figures.overhead import modality_curves, scaling_points, variant_points
+from msam.analysis.figures.parts import measure_points, part_points
 from msam.analysis.figures.points import accuracy_points, gain_points
 from msam.analysis.figures.ranking import (
     against_points,
@@ -40,10 +42,13 @@ __all__ = [
     "gain_points",
     "gap_curves",
     "identification_curves",
+    "landscape_contours",
     "loss_curves",
     "margin_points",
+    "measure_points",
     "mixing_curves",
     "modality_curves",
+    "part_points",
     "profile_curves",
     "rank_points",
     "rate_curves",

@@ -1,0 +1,125 @@
+"""Points for the parts of a network, or for its modalities: a line for each part and method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from msam.analysis.dominance import dominant
+from msam.analysis.figures.draw import (
+    ROW,
+    WIDTH,
+    empty,
+    interval_point,
+    legend,
+    method_rows,
+    picture,
+    strip,
+)
+from msam.analysis.names import GRAY, color, in_order, label, marker
+from msam.analysis.probes import MEASURES, WHOLE, flatness
+from msam.analysis.sources import Study
+from msam.analysis.statistics import Interval, mean_interval
+
+LINE = 0.115  # inches of one method of a part
+
+
+@picture
+def measure_points(study: Study) -> Figure:
+    """Geometric means of every measure of the whole network, a row for each dataset and fusion."""
+    rows = flatness(study)
+    rows = rows[rows["part"] == WHOLE]
+    if rows.empty:
+        return empty("no records yet")
+    blocks = list(rows[["dataset", "fusion"]].drop_duplicates().itertuples(index=False, name=None))
+    names = in_order(rows["name"])
+    figure = Figure(figsize=(WIDTH, 0.4 + len(blocks) * (0.55 + ROW * len(names))), layout="constrained")
+    grid = figure.subplots(len(blocks), len(MEASURES), squeeze=False, sharey=True)
+    for line, (dataset, fusion) in zip(grid, blocks, strict=True):
+        mine = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)]
+        for axes, measure in zip(line, MEASURES, strict=True):
+            found = mine[mine["measure"] == measure]
+            for height, name in enumerate(names):
+                interval_point(axes, height, name, _geometric(found[found["name"] == name]["value"]))
+            _logarithmic(axes, 2)
+            method_rows(axes, names)
+        line[0].set_title(f"{dataset}, {fusion}", loc="left")
+        strip(line, study.levels[dataset])
+    for axes, text in zip(grid[-1], MEASURES.values(), strict=True):
+        axes.set_xlabel(text.replace(" ", "\n"))
+    return figure
+
+
+@picture
+def part_points(study: Study, rows: pd.DataFrame, text: str, logarithmic: bool = False) -> Figure:
+    """Mean and interval of each part and method, a panel for each dataset and fusion.
+
+    The part of the modality that dominated the most batches of M-SAM is shaded.
+
+    Args:
+        study: the records.
+        rows: the columns dataset, fusion, name, seed, part and value.
+        text: of the x axis.
+        logarithmic: whether the x axis is; the means are geometric then.
+    """
+    if rows.empty:
+        return empty("no records yet")
+    datasets, fusions = (list(dict.fromkeys(rows[key])) for key in ("dataset", "fusion"))
+    names = in_order(rows["name"])
+    interval = _geometric if logarithmic else mean_interval
+    parts = {d: list(dict.fromkeys(mine["part"])) for d, mine in rows.groupby("dataset", sort=False)}
+    heights = [0.5 + LINE * (len(names) + 1) * len(mine) for mine in parts.values()]
+    figure = Figure(figsize=(WIDTH, 0.9 + sum(heights)), layout="constrained")
+    grid = figure.subplots(
+        len(datasets), len(fusions), squeeze=False, sharey="row", sharex="row", height_ratios=heights
+    )
+    for line, dataset in zip(grid, datasets, strict=True):
+        for axes, fusion in zip(line, fusions, strict=True):
+            mine = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)]
+            most = dominant(study, dataset, fusion)
+            for place, part in enumerate(parts[dataset]):
+                for i, name in enumerate(names):
+                    values = mine[(mine["part"] == part) & (mine["name"] == name)]["value"]
+                    height = place + (i + 1) / (len(names) + 1) - 0.5
+                    interval_point(axes, height, name, interval(values))
+                if part == most:
+                    axes.axhspan(place - 0.5, place + 0.5, color=GRAY, alpha=0.15, linewidth=0)
+            axes.set_yticks(range(len(parts[dataset])), parts[dataset])
+            axes.set_ylim(len(parts[dataset]) - 0.5, -0.5)
+            axes.tick_params(axis="y", length=0)
+            axes.set_title(f"{dataset}, {fusion}")
+        if logarithmic:
+            for axes in line:
+                _logarithmic(axes, 3)
+        strip(line, study.levels[dataset])
+    for name in names:
+        grid[0, 0].plot([], [], marker(name), color=color(name), label=label(name))
+    figure.supxlabel(text, fontsize="medium")
+    legend(figure, grid[0, 0])
+    return figure
+
+
+def _geometric(values: Iterable[float]) -> Interval:
+    """Geometric mean and its interval: those of the logarithms; what is not positive is left out."""
+    data = pd.Series(values, dtype=float)
+    found = mean_interval(np.log10(data[data > 0]))
+    return Interval(10**found.mean, 10**found.low, 10**found.high, found.n)
+
+
+def _logarithmic(axes: Axes, most: int) -> None:
+    """A logarithmic x axis with a few plain ticks, of what it shows already."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for digits in ([1], [1, 2, 5], range(1, 10)):
+        inside = [x for power in powers for x in power * np.array(digits) if low <= x <= high]
+        if len(inside) > 1:
+            break
+    shown = [inside[i] for i in np.unique(np.linspace(0, len(inside) - 1, most).round().astype(int))]
+    axes.set_xticks(shown, [f"{x:g}" for x in shown], fontsize="small")
+    axes.xaxis.set_minor_formatter(NullFormatter())
