@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from test_analysis_records import cell_record, write
 
-from msam.analysis import findings, ranking, selection
+from msam.analysis import figures, findings, ranking, selection
 from msam.analysis.sources import read
 from msam.analysis.statistics import mean_interval
 from msam.analysis.tables import RULES
@@ -133,3 +133,15 @@ def test_rules_read_their_own_numbers(study):
     for i, rule in enumerate(RULES):
         grid = ranking.grids(study, rule=rule)[D]
         assert grid["msam"].tolist() == RUNS[*D, "msam"][i]
+
+
+def test_no_order_of_no_method_or_one(tmp_path):
+    empty = read(tmp_path / "none")
+    assert selection.order_sentence(empty) == selection.gains_sentence(empty) == selection.NO_RECORDS
+    assert "No records yet." in selection.gains_table(empty).to_html()
+    assert "nan" not in selection.order_table(empty).note
+    one = study_of(tmp_path, {(*D, "msam"): RUNS[*D, "msam"]})
+    assert selection.order_sentence(one) == selection.ONE_METHOD
+    assert "nan" not in selection.order_table(one).note
+    assert "<svg" in figures.selection_points(one).svg
+    assert "no records yet" in figures.selection_points(empty).figure.texts[0].get_text()

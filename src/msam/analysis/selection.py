@@ -25,6 +25,7 @@ DIFFERENCES = {
 """What is compared: the second rule is taken away from the first."""
 
 NO_RECORDS = "There are no records yet, so no rule can be compared."
+ONE_METHOD = "Only one method has runs in all cells, so there is no order to compare."
 
 
 def said(difference: str) -> str:
@@ -132,11 +133,13 @@ def order_table(study: Study) -> Table:
             for rule in RULES
         ]
     )
-    agree = ", ".join(f"{RULES[a]} and {RULES[b]} {tau:.2f}" for (a, b), tau in agreement(ranks).items())
     note = (
         "Mean rank over seeds and cells by fused test accuracy, 1 is best, with its 95 % bootstrap interval; "
-        f"bold is the best. Kendall's tau between the orders: {agree}."
+        "bold is the best."
     )
+    if len(ranks) > 1:
+        agree = (f"{RULES[a]} and {RULES[b]} {tau:.2f}" for (a, b), tau in agreement(ranks).items())
+        note += f" Kendall's tau between the orders: {', '.join(agree)}."
     title = "The order of the methods by each rule"
     block = Block(grouped(rows), strong=frozenset(strong))
     return Table(title, (block,), data, note, footer(study), file="selection_order")
@@ -163,8 +166,8 @@ def gains_sentence(study: Study) -> str:
 def order_sentence(study: Study, name: str = "msam") -> str:
     """Whether the rule changes the order of the methods, who is first, and where one of them stands."""
     ranks = places(study)
-    if ranks.empty:
-        return NO_RECORDS
+    if len(ranks) < 2:
+        return ONE_METHOD if len(ranks) else NO_RECORDS
     tau = agreement(ranks)
     first = {rule: label(str(ranks.index[_order(ranks, rule).index(0)])) for rule in RULES}
     if len(set(first.values())) == 1:
