@@ -368,9 +368,23 @@ def test_c7_tests_the_modalities_that_do_not_dominate_by_both_definitions(tmp_pa
     assert whole["effects"][0]["effect"] == pytest.approx(20 + before, abs=1)
 
 
-def test_c5_is_not_testable_until_it_has_a_test(tmp_path):
+@pytest.mark.parametrize(("slope", "word"), [(-0.2, REPRODUCED), (0.2, NOT)])
+def test_c5_reads_the_measured_rate(tmp_path, slope, word):
     root = study_of(tmp_path, {(*LATE, "msam"): around(0.6)})
     assert found(root, "C5")["verdict"] == NOT_HERE
+    steps = np.geomspace(10, 10_000, 12)
+    runs = [
+        {"rule": rule, "schedule": "sqrt", "seed": seed, "share": 0.7}
+        | {"average": list(np.log(steps) / np.sqrt(steps) * steps ** (slope + 0.01 * seed))}
+        | {"smallest": [0.0] * len(steps)}
+        for rule in ("dynamic", "fixed a", "sgd")
+        for seed in range(SEEDS)
+    ]
+    write(root / "rate" / "rate.json", {"measured": {"horizons": list(steps), "runs": runs}})
+    judged = found(root, "C5")
+    assert judged["verdict"] == word
+    assert [test["test"] for test in judged["tests"]] == ["dominant modality", "always a"]
+    assert judged["effects"][0]["effect"] == pytest.approx(-slope - 0.01 * (SEEDS - 1) / 2)
 
 
 def test_every_planned_block_counts(tmp_path):

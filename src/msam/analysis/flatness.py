@@ -48,7 +48,7 @@ def ratios(study: Study) -> pd.DataFrame:
 def roles(study: Study, rows: pd.DataFrame) -> list[str]:
     """What each part is: "whole", "dominant", "non-dominant", or "unknown" where M-SAM has no shares."""
     blocks = rows[["dataset", "fusion"]].drop_duplicates().itertuples(index=False, name=None)
-    most = {block: dominant(study, *block, FIRST) for block in blocks}
+    most = {(dataset, fusion): dominant(study, dataset, fusion, FIRST) for dataset, fusion in blocks}
 
     def role(part: str, first: str | None) -> str:
         if part == WHOLE:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from msam.analysis.provenance import remake
-from msam.analysis.statistics import CONFIDENCE, Interval, mean_interval, spread
+from msam.analysis.statistics import CONFIDENCE, Interval, holm, mean_interval, paired_test, spread
 from msam.analysis.table import DASH, Block, Table, number
 
 Record = dict[str, Any]
@@ -86,18 +86,26 @@ def slope(steps: np.ndarray, ratio: np.ndarray) -> float:
     return float(np.polyfit(np.log(steps[late]), np.log(ratio[late]), 1)[0])
 
 
-def verdict(record: Record | None, schedule: str = "sqrt") -> list[Finding]:
-    """One finding a rule, by the rule of the module's text; none without a record."""
-    slopes = {
-        rule: np.array(
-            [slope(one["steps"].to_numpy(), one["ratio"].to_numpy()) for _, one in rows.groupby("seed")]
+def slopes(record: Record | None, schedule: str = "sqrt") -> dict[str, pd.Series]:
+    """Rule -> slope by seed; none without a record."""
+    return {
+        str(rule): pd.Series(
+            {
+                seed: slope(one["steps"].to_numpy(), one["ratio"].to_numpy())
+                for seed, one in rows.groupby("seed")
+            }
         )
         for rule, rows in averages(record, schedule).groupby("rule", sort=False)
     }
-    intervals = {rule: mean_interval(values) for rule, values in slopes.items()}
-    corrected = _holm(np.array([_p_value(values) for values in slopes.values()]))
+
+
+def verdict(record: Record | None, schedule: str = "sqrt") -> list[Finding]:
+    """One finding a rule, by the rule of the module's text; none without a record."""
+    found = slopes(record, schedule)
+    corrected = holm([paired_test(values) for values in found.values()])
+    intervals = {rule: mean_interval(values) for rule, values in found.items()}
     return [
-        Finding(rule, effect, float(p), _word(effect, p))
+        Finding(rule, effect, p, _word(effect, p))
         for (rule, effect), p in zip(intervals.items(), corrected, strict=True)
     ]
 
@@ -106,25 +114,6 @@ def _word(effect: Interval, p: float) -> str:
     if p <= 1 - CONFIDENCE and effect.high <= 0:
         return "supported"
     return "contradicted" if p <= 1 - CONFIDENCE and effect.low > 0 else "undecided"
-
-
-def _p_value(values: np.ndarray) -> float:
-    """Two-sided Student-t p value of a mean of zero; 1 for fewer than two values."""
-    from scipy.special import stdtr
-
-    if len(values) < 2:
-        return 1.0
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return (
-        float(2 * stdtr(len(values) - 1, -abs(values.mean()) / error)) if error else float(not values.mean())
-    )
-
-
-def _holm(p_values: np.ndarray) -> np.ndarray:
-    """P values corrected by Holm's step-down rule, in their order."""
-    order = np.argsort(p_values)
-    raised = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    return np.minimum(raised, 1)[np.argsort(order)]
 
 
 def bound(record: Record, steps: np.ndarray, share: float = 1.0) -> np.ndarray:
