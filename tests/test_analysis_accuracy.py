@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from test_analysis_records import cell_record, fabricate, write
@@ -200,6 +201,28 @@ def test_the_search_sentence_names_methods_with_ranges_of_their_own(searched, st
     text = setup.search_sentence(searched)
     assert "(lr from 0.01 to 0.1, rho from 0.05 to 0.1; with ranges of their own: AGM, ASAM)" in text
     assert "ranges of their own" not in setup.search_sentence(study)
+
+
+def trials_of(**counts):
+    """A search of 8 draws at a fixed learning rate: method -> number of its trials on two datasets."""
+    trials = [
+        {"dataset": dataset, "fusion": "late", "name": name}
+        for dataset in ("mosi", "watch")
+        for name, count in counts.items()
+        for _ in range(count)
+    ]
+    space = {"lr": [1e-3, 1e-3], "rho": [0.01, 0.5], "methods": {"agm": {"alpha": [0.3, 6.0]}}}
+    return {"budget": 8, "seed": 1000, "space": space, "trials": trials}
+
+
+def test_the_search_sentence_counts_the_trials_of_methods_with_nothing_to_draw(study):
+    searches = {"paper": trials_of(joint=1, mslr=1, agm=8, msam=8)}
+    text = setup.search_sentence(replace(study, searches=searches, homes={"mosi": "paper"}))
+    assert "the same 8 draws, log-uniform (lr 0.001, rho from 0.01 to 0.5;" in text
+    assert "a dataset and fusion had 8 trials, but 1 for joint and MSLR. They" in text
+    searches = {"paper": trials_of(agm=8, msam=8)}
+    text = setup.search_sentence(replace(study, searches=searches, homes={"mosi": "paper"}))
+    assert "; each had 8 trials. They" in text
 
 
 def test_costs_come_in_reading_order_with_gaps_for_what_was_not_measured(tmp_path):

@@ -12,9 +12,10 @@ import scipy.signal
 import soundfile
 from test_analysis_records import cell_record, write
 
-from msam import datasets, studies
+from msam import cli, datasets, studies
 from msam.analysis import dataset as page
-from msam.analysis import docstrings, recipes, sounds
+from msam.analysis import docstrings, figures, recipes, sounds
+from msam.analysis.profiles import NOT_IN_THIS_RUN, NOT_RUN
 from msam.datasets import _check, _samples
 from msam.datasets._expected import EXPECTED
 from msam.datasets._samples import Sound
@@ -67,7 +68,7 @@ def test_every_part_of_every_page_is_there(name, run, without):
     assert ("--accept-licence" in page.commands(entry)) == bool(entry.source.constant("CONSENT"))
     here = entry.description or entry.source.level == "embedded"
     for text in (page.lead(entry), page.answer(entry)):
-        assert (page.NOT_RUN in text.lower()) == (not here)
+        assert (NOT_RUN in text.lower()) == (not here)
         assert text.endswith(".")
 
 
@@ -164,6 +165,22 @@ def test_shown_is_the_first_example_of_each_of_four_classes():
     assert _samples.shown(np.array([[3, 3], [0, 3], [1, 1]])) == [1, 2, 0]
 
 
+@pytest.mark.parametrize(("name", "there"), [("ave", False), ("crema_d", True), ("av_digits", True)])
+def test_examples_are_written_only_where_the_licence_allows_it(name, there, tmp_path, monkeypatch):
+    """AVE's videos are their authors' on YouTube; CREMA-D has an open licence that asks for its name."""
+    sample = {"label": "one", "inputs": {"m": [1.0]}, "sounds": [{"title": "", "credit": "", "wav": "UklG"}]}
+    said = {"name": name, "samples": [sample], "modalities": {"m": {"kind": "vector"}}}
+    monkeypatch.setattr(datasets, "describe", lambda *_: said)
+    path = tmp_path / f"{name}.json"
+    assert cli.main(["data", "describe", name, "--output", str(path)]) == 0
+    written = json.loads(path.read_text())
+    assert written["samples"] == ([sample] if there else [])
+    assert ("UklG" in path.read_text()) == there
+    told = [text.get_text() for text in figures.samples(written).figure.texts]
+    assert any("the licence does not allow" in text for text in told) == (not there)
+    assert bool(sounds.players(written)) == there
+
+
 def test_the_list_has_every_dataset_with_its_records(tmp_path):
     root = tmp_path / "results"
     for profile, study, name in (
@@ -181,7 +198,7 @@ def test_the_list_has_every_dataset_with_its_records(tmp_path):
     assert data.loc["watch", "records"] == "embedded: 2 records, smoke: 2 records"
     assert data.loc["mosi", "records"] == "compact: 2 records"
     assert data.loc["av_digits", "records"] == "no records yet"
-    assert data.loc["crema_d", "records"] == page.NOT_RUN
+    assert data.loc["crema_d", "records"] == NOT_RUN
     assert '<a href="data/crema_d.html">crema_d</a>' in table.to_html()
     assert page.count_sentence(entries) == "2 of 8 datasets have records here: watch, mosi."
 
@@ -194,12 +211,22 @@ def test_the_description_is_that_of_the_level_and_never_that_of_a_recipe(tmp_pat
 
     put("recipes", {"level": 1.0})
     assert page.read(root, "av_mnist").description is None
-    assert page.read(root, "av_mnist").state == page.NOT_RUN
+    assert page.read(root, "av_mnist").state == NOT_RUN
     put("own", {"level": 2.0})
     assert page.read(root, "av_mnist").source.options["level"] == 2
     assert page.read(root, "av_mnist").state == "no records yet"
     put("compact", {"level": 3.0})
     assert page.read(root, "av_mnist").source.options["level"] == 3
+
+
+@pytest.mark.parametrize(("folder", "told"), [("results", NOT_RUN), ("results/local", NOT_IN_THIS_RUN)])
+def test_a_readers_own_run_does_not_say_that_data_are_not_available(tmp_path, folder, told):
+    write(tmp_path / folder / "compact/main/mosi/late/joint.json", cell_record("mosi", "late", "joint"))
+    other, own = page.read(tmp_path / folder, "crema_d"), page.read(tmp_path / folder, "mosi")
+    assert (other.state, own.state) == (told, "compact: 1 records")
+    for text in (page.lead(other), page.answer(other)):
+        assert [words for words in (NOT_RUN, NOT_IN_THIS_RUN) if words in text.lower()] == [told]
+    assert page.read(tmp_path / folder, "watch").state == "no records yet"
 
 
 def test_arguments_of_a_docstring():

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from msam import cli, counting, estimate, pipeline, studies
+from msam import cli, counting, estimate, methods, pipeline, studies
 from msam.counting import Counts, Meter, count
-from msam.datasets import _expected, av_mnist, crema_d, ur_funny
+from msam.datasets import _expected, av_mnist, ave, crema_d, ur_funny
 from msam.datasets._source import find
-from msam.models import build_classifier
+from msam.models import PSP_KINDS, build_classifier
 
 PUBLISHED = pipeline.ROOT / "results" / "embedded" / "main"
 
@@ -187,6 +187,20 @@ def test_sizes_are_those_of_the_public_lists(nothing_here):
     videos = find("ave", {"kind": "clips"}).constant("FILES")[0].members[0][1]
     assert sum(declared("ave", kind="clips").sizes) == videos == 4_143 - 46
     assert sum(declared("ave").sizes) == 10 * videos
+    assert declared("ave", kind="segments").sizes == declared("ave", kind="clips").sizes
+
+
+@pytest.mark.parametrize("kind", ave.INPUT_KINDS)
+def test_every_kind_of_ave_has_a_size(nothing_here, kind):
+    """A segment map has places, 7 x 7 of them, and a vector one axis."""
+    found, source = declared("ave", kind=kind), find("ave", {"kind": kind})
+    axes = {"vector": 1, "sequence": 2, "segments": 2, "segment_maps": 3, "spectrogram": 3, "image": 4}
+    assert {m: len(shape) for m, shape in found.shapes.items()} == {
+        m: axes[input_kind] for m, input_kind in source.kinds.items()
+    }
+    if kind == "segments":
+        places = 10 * 49 * 512 * 2 + 10 * 128 * 4 + 8
+        assert found.nbytes(source.stored) == sum(found.sizes) * places
 
 
 def test_bytes_by_hand(nothing_here):
@@ -271,6 +285,16 @@ def test_the_paper_as_it_states_its_schedule():
     }
     assert paper_cell("av_mnist", "early", "agm").config["options"] == {"alpha": 2.5}
     assert paper_cell("ave", "early", "agm").config["options"] == {}
+
+
+def test_the_segment_study_lists_methods_that_are_defined_there():
+    grid = studies.cells(studies.load("paper"), "segments")
+    assert len({cell.path(Path()) for cell in grid}) == len(grid) > 10
+    for cell in grid:
+        source = find(cell.config["dataset"], cell.config["dataset_options"])
+        assert set(source.kinds.values()) == set(PSP_KINDS)
+        share = {"share": 0.5} if cell.needs else {}
+        methods.build(cell.config["method"], cell.config["options"] | share).check("psp", list(source.kinds))
 
 
 # Data that are not here

@@ -194,10 +194,11 @@ def _notebook(options: argparse.Namespace) -> int:
 
 def _describe(options: argparse.Namespace) -> int:
     from msam import datasets, records
+    from msam.datasets._publishable import publishable
 
     description = datasets.describe(options.name, _mapping(options.options))
     if options.output:
-        records.write(options.output, description)
+        records.write(options.output, publishable(description))
     else:
         del description["samples"]
         print(yaml.safe_dump(description, sort_keys=False), end="")

@@ -1,4 +1,4 @@
-"""Choose hyper-parameters on the validation splits: the same number of trials for every method.
+"""Choose hyper-parameters on the validation splits: the same number of draws for every method.
 
 Every method tries the same learning rates and, if it has one, radii; an option of its own is drawn beside
 them. A setting that comes twice, as for a method without options at a fixed learning rate, is tried once. A

@@ -28,8 +28,6 @@ LEVELS = {
 }
 """Evidence level -> what it says about a dataset."""
 
-NOT_RUN = "not run: data not available here"
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -40,12 +38,14 @@ class Entry:
         description: its data description record, None where there is none.
         made_from: where that lies, as people write it; "" where there is none.
         records: profile -> number of records on it.
+        without: what is said where there are no records.
     """
 
     source: Source
     description: dict[str, Any] | None
     made_from: str
     records: dict[str, int]
+    without: str
 
     @property
     def evidence(self) -> str:
@@ -56,8 +56,7 @@ class Entry:
     def state(self) -> str:
         """How many records there are, or that it was not run."""
         counts = ", ".join(f"{profile}: {count} records" for profile, count in self.records.items())
-        absent = not self.description and self.source.constant("FILES")
-        return counts or (NOT_RUN if absent else "no records yet")
+        return counts or self.without
 
 
 def read(results: str | Path, name: str) -> Entry:
@@ -85,7 +84,10 @@ def read(results: str | Path, name: str) -> Entry:
     )
     options = description["options"] if description else planned(name, level)
     made_from = profiles.label(path) if path else ""
-    return Entry(find(name, options), description, made_from, dict(records))
+    source = find(name, options)
+    absent = not description and source.constant("FILES")
+    without = profiles.not_run(root) if absent else "no records yet"
+    return Entry(source, description, made_from, dict(records), without)
 
 
 def read_all(results: str | Path) -> list[Entry]:

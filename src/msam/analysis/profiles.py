@@ -14,6 +14,14 @@ convergence."""
 APART = ("local", *BESIDE)
 """Folders of a root that are no profile of these pages; local is a root itself, the reader's own run."""
 
+NOT_RUN = "not run: data not available here"
+NOT_IN_THIS_RUN = "no records in this run"
+
+
+def not_run(root: Path) -> str:
+    """What is said of files that were not run: the published run knows why, a reader's own does not."""
+    return NOT_IN_THIS_RUN if root.name == "local" else NOT_RUN
+
 
 def shown(root: Path) -> list[str]:
     """The profiles under a root with records in `main`, failed cells included, in the order of the pages."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from msam.analysis import paper
+from msam.analysis import paper, profiles
 from msam.analysis.accuracy import NOTE, NUMBERS, accuracy_data, interval, seeds_text, without
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, evidence, modalities, record_json
@@ -51,7 +51,7 @@ def paper_table(study: Study, fusion: str) -> Table:
     block = Block(grouped(rows), strong=frozenset(strong))
     title = f"Table {NUMBERS[fusion]}, the paper's data: {fusion} fusion"
     source = f"Reported: src/msam/analysis/paper.csv.{f' Ours: {footer(study)}' if len(mine) else ''}"
-    return Table(title, (block,), data, _note(ours), source, file=f"paper_{fusion}")
+    return Table(title, (block,), data, _note(study, ours), source, file=f"paper_{fusion}")
 
 
 def beside(study: Study, fusion: str) -> pd.DataFrame:
@@ -102,15 +102,16 @@ def described(study: Study, dataset: str, fusion: str) -> str:
     return ", ".join([*parts, *(ENCODERS[size] for size in sorted(sizes))])
 
 
-def _note(ours: dict[str, list[str]]) -> str:
+def _note(study: Study, ours: dict[str, list[str]]) -> str:
     absent = [theirs for theirs, mine in ours.items() if not mine]
     notes = ["Accuracy in percent. Reported: one number each, no interval."]
     if any(ours.values()):
         notes.append(f"Ours: {NOTE[0].lower()}{NOTE[1:]}")
     if absent:
         commands = ", ".join(f"`msam data get {paper.DATASETS[theirs]}`" for theirs in absent)
+        told = profiles.not_run(study.root)
         notes.append(
-            f"Not run: data not available here ({', '.join(absent)}). To run them: {commands}, then "
+            f"{told[0].upper()}{told[1:]} ({', '.join(absent)}). To run them: {commands}, then "
             "`make reproduce PROFILE=paper`."
         )
     notes.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -143,13 +144,33 @@ def _level(study: Study, profile: str) -> str:
 
 def _search_text(search: dict[str, Any]) -> str:
     shared = {name: bounds for name, bounds in search["space"].items() if name != METHODS}
-    ranges = ", ".join(f"{name} from {low:g} to {high:g}" for name, (low, high) in shared.items())
+    ranges = ", ".join(
+        f"{name} {low:g}" if low == high else f"{name} from {low:g} to {high:g}"
+        for name, (low, high) in shared.items()
+    )
     own = listed([label(name) for name in in_order(search["space"].get(METHODS, {}))], most=99)
     return (
-        f"Every method had the same {search['budget']} trials, drawn log-uniformly ({ranges}"
-        f"{f'; with ranges of their own: {own}' if own else ''}) and run with seed {search['seed']} on data "
-        "without the test split; the highest validation accuracy after the last epoch won."
+        f"Every method was given the same {search['budget']} draws, log-uniform ({ranges}"
+        f"{f'; with ranges of their own: {own}' if own else ''}); {_trials_text(search)}. They were run with "
+        f"seed {search['seed']} on data without the test split; the highest validation accuracy after the "
+        "last epoch won."
     )
+
+
+def _trials_text(search: dict[str, Any]) -> str:
+    """How many trials the methods had: fewer than draws where draws were equal, or a search has stopped."""
+    counts = Counter((t["dataset"], t["fusion"], t["name"]) for t in search["trials"])
+    methods: dict[int, set[str]] = {}
+    for (_, _, name), count in counts.items():
+        methods.setdefault(count, set()).add(name)
+    if len(methods) < 2:
+        return f"each had {next(iter(methods), 0)} trials"
+    most, *fewer = sorted(methods, reverse=True)
+    less = "; ".join(
+        f"{count} for {listed([label(name) for name in in_order(methods[count])], most=99)}"
+        for count in fewer
+    )
+    return f"equal draws were tried once, so a dataset and fusion had {most} trials, but {less}"
 
 
 def setup_sentence(study: Study) -> str:

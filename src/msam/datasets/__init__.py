@@ -21,6 +21,7 @@ and, where it differs from most,
 * ``LEVEL``: the level of evidence, "embedded" (the default), "compact" or "paper";
 * ``FILES``: the raw files it is made from, `_raw.RawFile` each; `build` finds them through `_raw.locate`, and
   may keep half-done work in a `_raw.work_folder`;
+* ``PRIVATE``: True where the licence does not allow examples to be passed on: written descriptions have none;
 * ``CONSENT``: a sentence that somebody accepts who downloads them;
 * ``STORED``: modality -> "float16" or "uint8" where float32 would be a waste: `build` returns it in that
   type, as a memory map if it is large, and `load` gives it so (a function of the options, if need be);

@@ -110,6 +110,7 @@ def _ave(kind: str, duplicates: str, frames: int, side: int, **_: Any) -> Expect
     sizes = (3_339, 402, 402) if duplicates == "keep" else (3_294, 402, 401)
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "features": {"audio": (128,), "visual": (512,)},
+        "segments": {"audio": (10, 128), "visual": (10, 49, 512)},
         "sequences": {"audio": (10, 128), "visual": (10, 512)},
         "clips": {"audio": (1, 257, 1004), "visual": _frames(frames, side)},
     }

@@ -37,6 +37,7 @@ TITLE = "AVE: audio-visual events"
 ORIGIN = "github.com/YapengTian/AVE-ECCV18 (Tian et al., ECCV 2018)"
 LICENSE = "none published; from AudioSet (CC BY 4.0), videos by their YouTube authors"
 STANDS_FOR = "AVE"
+PRIVATE = True  # the videos belong to whoever put them on YouTube
 LEVEL = "paper"
 
 EVENTS = (

@@ -15,8 +15,10 @@ from msam.analysis.names import PALETTE
 @picture
 def samples(description: dict[str, Any] | None) -> Figure:
     """The samples of a data description: a column for each, a row for each modality."""
-    if not description or not description.get("samples"):
+    if not description or "samples" not in description:
         return empty("no samples")
+    if not description["samples"]:
+        return empty("no samples: the licence does not allow them to be passed on")
     drawn, names = description["samples"], list(description["modalities"])
     figure = Figure(figsize=(WIDTH, 0.3 + 1.5 * len(names)), layout="constrained")
     grid = figure.subplots(len(names), len(drawn), squeeze=False)
