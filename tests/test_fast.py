@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from msam import methods
 from msam.coalitions import coalition_logits
@@ -19,6 +20,7 @@ from msam.models import (
     VectorEncoder,
     build_classifier,
 )
+from msam.models import fast as fast_module
 from msam.training import batches, evaluate
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU"))]
@@ -93,6 +95,33 @@ def batch(device, generator):
 @pytest.mark.parametrize("method", ["sam", "msam"])
 def test_steps_are_those_of_the_plain_model(method, fusion, way, device):
     """Five steps: weights, and BatchNorm statistics, which only the first pass of a step may move."""
+    five_steps_agree(method, fusion, way, device, WAYS[way])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", ["sam", "msam"])
+def test_compiled_steps_are_those_of_the_plain_model(method, device, monkeypatch):
+    """On the CPU traced as for any backend, but not turned into C++, which would take minutes.
+
+    One graph for each pass of a SAM step: both encoders share them, and no step makes new ones.
+    """
+    if device == "cpu":
+        monkeypatch.setattr(fast_module, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    counters.clear()
+    five_steps_agree(method, "late", ("compile",), device, 1e-4)
+    assert counters["stats"]["unique_graphs"] == 2
+
+
+def test_a_compiled_encoder_is_copied_and_evaluated_without_its_code():
+    fast = FastEncoder(ENCODERS["vector"]()[0], ("compile",))
+    object.__setattr__(fast, "_code", None)  # called, it would fail
+    x = torch.randn(6, 5)
+    assert torch.equal(fast.eval()(x), fast.encoder(x))
+    assert not hasattr(copy.deepcopy(fast), "_code")
+
+
+def five_steps_agree(method, fusion, way, device, tolerance):
     ends = {}
     for fast in ((), way):
         torch.manual_seed(0)
@@ -112,7 +141,7 @@ def test_steps_are_those_of_the_plain_model(method, fusion, way, device):
         if "num_batches" in name:
             assert actual.item() == expected.item() == 5
         else:
-            torch.testing.assert_close(actual, expected, rtol=0, atol=WAYS[way])
+            torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 def two_images_state(fusion):
@@ -133,7 +162,9 @@ def test_coalitions_are_those_of_the_plain_model(way):
 def test_a_classifier_is_built_fast_and_unknown_ways_are_refused():
     model = build_classifier({"a": "vector"}, {"a": (4,)}, 2, "late", 8, fast=["bf16"])
     assert [e.fast for e in model.encoders.values()] == [("bf16",)]
-    with pytest.raises(ValueError, match="unknown way to be fast 'fp8'; choose from bf16, channels_last"):
+    with pytest.raises(
+        ValueError, match="unknown way to be fast 'fp8'; choose from bf16, channels_last, compile"
+    ):
         build_classifier({"a": "vector"}, {"a": (4,)}, 2, "late", 8, fast=["fp8"])
 
 

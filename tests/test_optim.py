@@ -224,6 +224,25 @@ def test_batch_norm_statistics_move_in_the_first_pass_only(norm):
     assert net[1].track_running_stats
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, type("Subclass", (nn.BatchNorm1d,), {})])
+def test_batch_norm_statistics_of_compiled_code_move_in_the_first_pass_only(norm):
+    """A model that its owner compiles: no hook runs inside, and no step may compile anew."""
+    torch._dynamo.reset()
+    graphs = []
+    plain = nn.Sequential(nn.Linear(3, 3), norm(3))
+    net = copy.deepcopy(plain)
+    compiled = torch.compile(net, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    x = torch.randn(16, 3)
+    for model, called in ((plain, plain), (net, compiled)):
+        optimizer = SAM(model.parameters(), torch.optim.SGD, rho=5.0, lr=0.1)
+        for _ in range(3):
+            optimizer.step(closure_of(model, optimizer, lambda _m, f=called: f(x).pow(3).mean()))
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value)
+    assert net[1].num_batches_tracked == 3
+    assert len(graphs) == 2
+
+
 @pytest.mark.parametrize("fails_in_pass", [1, 2])
 def test_an_exception_in_the_closure_leaves_the_weights_and_batch_norm_as_they_were(net, fails_in_pass):
     before = copy.deepcopy(list(net.parameters()))

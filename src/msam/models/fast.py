@@ -1,13 +1,17 @@
-"""Faster encoders, which compute the same up to rounding: bfloat16 and channels last."""
+"""Faster encoders, which compute the same up to rounding: bfloat16, channels last, compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 import torch
+import torch._functorch.config as functorch_config
 from torch import Tensor, nn
 
-FAST = ("bf16", "channels_last")
+FAST = ("bf16", "channels_last", "compile")
+BACKEND = "inductor"
+GRAPHS = 32
+"""Versions of compiled code that an encoder may have: pass of a SAM step, size of the batch."""
 
 
 class FastEncoder(nn.Module):
@@ -19,8 +23,8 @@ class FastEncoder(nn.Module):
     Args:
         encoder: any encoder.
         fast: which of `FAST`. "bf16": matrix products and convolutions in bfloat16 (autocast).
-            "channels_last": memory format of convolutions. `torch.compile` is not among them: its code moves
-            BatchNorm's running statistics in SAM's second pass, too.
+            "channels_last": memory format of convolutions. "compile": `torch.compile` in training mode;
+            evaluation and the probes, which need second derivatives, run the encoder as it is.
 
     Raises:
         ValueError: unknown word in `fast`.
@@ -39,6 +43,22 @@ class FastEncoder(nn.Module):
         """B x ... -> B x width."""
         if "channels_last" in self.fast and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
+        compiled = "compile" in self.fast and self.training
         with torch.autocast(x.device.type, torch.bfloat16, enabled="bf16" in self.fast):
-            features = self.encoder(x)
+            features = self._compiled(x) if compiled else self.encoder(x)
         return features.to(next(self.parameters()).dtype)
+
+    def _compiled(self, x: Tensor) -> Tensor:
+        """Random numbers as without compilation; the buffers of a pass are kept for a second backward."""
+        if not hasattr(self, "_code"):
+            options = {"fallback_random": True} if BACKEND == "inductor" else None
+            code = torch.compile(
+                self.encoder.forward, backend=BACKEND, options=options, recompile_limit=GRAPHS
+            )
+            object.__setattr__(self, "_code", code)
+        with functorch_config.patch(donated_buffer=False):
+            return self._code(x)
+
+    def __getstate__(self) -> dict:
+        """A copy, or a run that is saved and loaded, compiles anew."""
+        return {key: value for key, value in self.__dict__.items() if key != "_code"}

@@ -11,28 +11,41 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 RandomState = dict[torch.device, Tensor]
 
+HOOK = -1
+"""Key of the hook of `frozen_batch_norm`. torch would give it a new one at every step, and code that was
+compiled beside another key is compiled anew."""
+
 
 @contextmanager
 def frozen_batch_norm() -> Iterator[None]:
     """Keep the running statistics of every BatchNorm layer that runs inside the block.
 
-    A layer in training mode still normalizes by the batch. The layers are found as they run, so the
-    model need not be known, and subclasses (SyncBatchNorm) are covered.
+    A layer in training mode still normalizes by the batch. The layers are found as modules run, so the
+    model need not be known, and subclasses (SyncBatchNorm) are covered. A module freezes all layers below
+    it, not only itself: compiled code runs no hooks of the modules inside, but it does look, at every call,
+    whether their `track_running_stats` is still what it was compiled for.
     """
     frozen: list[_BatchNorm] = []
+    below: set[nn.Module] = set()
 
     def freeze(module: nn.Module, _inputs: tuple) -> None:
-        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
-            module.track_running_stats = False
-            frozen.append(module)
+        if torch.compiler.is_compiling():  # the hook of a module outside has done it
+            return
+        layers = [module] if module in below else list(module.modules())
+        below.update(layers)
+        for layer in layers:
+            if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats:
+                layer.track_running_stats = False
+                frozen.append(layer)
 
-    handle = nn.modules.module.register_module_forward_pre_hook(freeze)
+    hooks = nn.modules.module._global_forward_pre_hooks
+    hooks[HOOK] = freeze
     try:
         yield
     finally:
-        handle.remove()
-        for module in frozen:
-            module.track_running_stats = True
+        del hooks[HOOK]
+        for layer in frozen:
+            layer.track_running_stats = True
 
 
 def random_state(tensors: Iterable[Tensor]) -> RandomState:
