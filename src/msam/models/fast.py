@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 import torch._functorch.config as functorch_config
@@ -10,8 +11,6 @@ from torch import Tensor, nn
 
 FAST = ("bf16", "channels_last", "compile")
 BACKEND = "inductor"
-GRAPHS = 32
-"""Versions of compiled code that an encoder may have: pass of a SAM step, size of the batch."""
 
 
 class FastEncoder(nn.Module):
@@ -29,6 +28,8 @@ class FastEncoder(nn.Module):
     Raises:
         ValueError: unknown word in `fast`.
     """
+
+    _code: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, encoder: nn.Module, fast: Collection[str]) -> None:
         super().__init__()
@@ -50,15 +51,12 @@ class FastEncoder(nn.Module):
 
     def _compiled(self, x: Tensor) -> Tensor:
         """Random numbers as without compilation; the buffers of a pass are kept for a second backward."""
-        if not hasattr(self, "_code"):
-            options = {"fallback_random": True} if BACKEND == "inductor" else None
-            code = torch.compile(
-                self.encoder.forward, backend=BACKEND, options=options, recompile_limit=GRAPHS
-            )
-            object.__setattr__(self, "_code", code)
+        if self._code is None:
+            options: Any = {"fallback_random": True} if BACKEND == "inductor" else None
+            self._code = torch.compile(self.encoder.forward, backend=BACKEND, options=options)
         with functorch_config.patch(donated_buffer=False):
             return self._code(x)
 
     def __getstate__(self) -> dict:
         """A copy, or a run that is saved and loaded, compiles anew."""
-        return {key: value for key, value in self.__dict__.items() if key != "_code"}
+        return self.__dict__ | {"_code": None}
