@@ -151,7 +151,8 @@ def _run(words: list[str]) -> int:
 
         os.environ.pop("JPY_PARENT_PID", None)  # not the fork's parent; `_follow` sees to its end
         app = IPKernelApp.instance()
-        app.initialize(["-f", *words[1:]])
+        vars(app)["log_connection_info"] = lambda: None  # printed for who wants to connect another client
+        app.initialize(["-f", *words[1:], "--log-level=ERROR"])
         app.start()
         return 0
     from msam import cli
