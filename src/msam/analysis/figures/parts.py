@@ -120,6 +120,7 @@ def _logarithmic(axes: Axes, most: int) -> None:
         inside = [x for power in powers for x in power * np.array(digits) if low <= x <= high]
         if len(inside) > 1:
             break
+    inside = inside or [low, high]  # a range between two ticks
     shown = [inside[i] for i in np.unique(np.linspace(0, len(inside) - 1, most).round().astype(int))]
-    axes.set_xticks(shown, [f"{x:g}" for x in shown], fontsize="small")
+    axes.set_xticks(shown, [f"{x:.3g}" for x in shown], fontsize="small")
     axes.xaxis.set_minor_formatter(NullFormatter())
