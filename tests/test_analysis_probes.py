@@ -94,7 +94,7 @@ def test_the_answer_counts_what_the_intervals_support(study):
     )
     assert "against SAM, flatter in 1 of 2 cases and sharper in 0 by top" in flatness.encoder_sentence(study)
     assert "<td>m1 (dominant)</td>" in flatness.flatness_table(study).to_html()
-    assert "-0.99 ± 0.06 flatter" in flatness.ratio_table(study).to_html()
+    assert "-1.00 ± 0.06 flatter" in flatness.ratio_table(study).to_html()
 
 
 def test_a_number_that_is_not_positive_has_no_ratio(tmp_path):
@@ -126,8 +126,9 @@ def test_disturbed_inputs_are_counted_by_kind(study):
     rows = beyond.disturbed(study, 1.0)
     mine = rows[(rows["name"] == "msam") & (rows["part"] == "m1")]
     assert mine["value"].tolist() == pytest.approx([60, 60.1, 60.2])
-    shifted = beyond.disturbed_sentence(study, study)
-    assert "with noise in a modality higher than joint in 0 of 6 cases and lower in 0" in shifted
+    said = beyond.disturbed_sentence(study, study)
+    assert "with noise in a modality higher than joint in 3 of 6 cases and lower in 0" in said
+    assert "with a missing modality higher than joint in 0 of 3 cases and lower in 3" in said
     assert "60.0 ± 0.0" in beyond.robustness_table(study).to_html()
 
 
@@ -172,7 +173,7 @@ def test_wrong_labels_are_shown_beside_the_main_runs_without(tmp_path):
 
 def test_further_datasets_stand_for_none_of_the_papers(tmp_path):
     main = read(study_of(tmp_path, "main", {n: record(n, TOPS[n]) for n in ("joint", "msam")}).root)
-    assert beyond.further(main) == ["controlled", "watch"] or beyond.further(main) == ["controlled"]
+    assert "controlled" in beyond.further(main)
     main.descriptions["controlled"]["stands_for"] = "AVE"
     assert "controlled" not in beyond.further(main)
 
@@ -193,7 +194,7 @@ def test_adaptive_sharpness_and_filter_directions_ignore_rescaled_layers(scale):
             name: w.clone().requires_grad_() for name, w in (("a", first * factor), ("b", second / factor))
         }
         direction = _around.filter_direction(weights, torch.Generator().manual_seed(1))
-        along = float(loss(_around.moved(weights, (0.5, direction))))
+        along = loss(_around.moved(weights, (0.5, direction))).item()
         adaptive = _around.sharpness(loss, weights, 0.5, adaptive=True)
         return _around.sharpness(loss, weights, 0.05), adaptive, along
 

@@ -27,6 +27,7 @@ from msam.analysis.sources import Study
 from msam.analysis.statistics import Interval, mean_interval
 
 LINE = 0.115  # inches of one method of a part
+APART = 0.5  # of an axis, so that two numbers do not run together
 
 
 @picture
@@ -112,15 +113,15 @@ def _geometric(values: Iterable[float]) -> Interval:
 
 
 def _logarithmic(axes: Axes, most: int) -> None:
-    """A logarithmic x axis with a few plain ticks, of what it shows already."""
+    """A logarithmic x axis with a few plain ticks: the roundest whose ends are `APART` of it apart."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for digits in ([1], [1, 2, 5], range(1, 10)):
+    for digits in ([1], [1, 2, 5], np.arange(1, 10), np.arange(10, 100) / 10):
         inside = [x for power in powers for x in power * np.array(digits) if low <= x <= high]
-        if len(inside) > 1:
+        if inside and np.log(inside[-1] / inside[0]) > APART * np.log(high / low):
             break
     inside = inside or [low, high]  # a range between two ticks
     shown = [inside[i] for i in np.unique(np.linspace(0, len(inside) - 1, most).round().astype(int))]
-    axes.set_xticks(shown, [f"{x:.3g}" for x in shown], fontsize="small")
+    axes.set_xticks(shown, [f"{x:.4g}" for x in shown], fontsize="small")
     axes.xaxis.set_minor_formatter(NullFormatter())
