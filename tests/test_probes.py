@@ -305,7 +305,9 @@ def test_the_time_of_probes_does_not_count(monkeypatch):
 
 
 def test_unknown_probe():
-    with pytest.raises(ValueError, match="unknown probe 'flat'; choose from flatness, robustness"):
+    with pytest.raises(
+        ValueError, match="unknown probe 'flat'; choose from flatness, identification, robustness"
+    ):
         probes.measure(["flat"], network(VECTORS), VECTORS, 0)
 
 
