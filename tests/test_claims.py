@@ -11,6 +11,7 @@ from test_analysis_records import cell_record, description, fabricate, write
 
 from msam import cli
 from msam.analysis import aggregate, claims, claims_table, paper
+from msam.analysis.probes import MEASURES
 from msam.analysis.statistics import equivalent, holm, paired_test
 from msam.analysis.verdicts import (
     ALPHA,
@@ -267,7 +268,7 @@ def probed(folder, block, flat):
 
         def change(seed, _):
             value = next(values)
-            whole = {"hessian_top": value, "adaptive_sharpness": value / 10}
+            whole = dict.fromkeys(MEASURES, value) | {"adaptive_sharpness": value / 10}
             seed["probes"] = {"flatness": {"whole": whole, "blocks": {}}}
 
         return change

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from test_probes import VECTORS, dataset, network
 
 from msam.coalitions import VALUES, batch_shares, coalition_logits
-from msam.methods.msam import squared_gradients
+from msam.methods._modality import squared_gradients
 from msam.probes import flatness, identification, sharpness
 from msam.shapley import normalized, shapley_weights
 

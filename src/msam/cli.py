@@ -36,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    profile = _profile(options)
     jobs: list[pipeline.Job] = []
     counts = []
-    for name, seeds in _studies(options).items():
-        cells = studies.cells(studies.load(options.profile), name)
+    for name, seeds in _studies(options, profile).items():
+        cells = studies.cells(profile, name)
         mine = pipeline.plan(cells, seeds, options.results, PUBLISHED)
         lead = f"{name}: " if options.study == ALL else ""
         for job in mine:
@@ -74,8 +75,8 @@ def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    todo = _studies(options)
-    profile = studies.load(options.profile)
+    profile = _profile(options)
+    todo = _studies(options, profile)
     failed: list[studies.Cell] = []
     left_out: list[str] = []
     with pipeline.exclusive(options.results) as lock, ExitStack() as stack:
@@ -139,10 +140,9 @@ def _book(options: argparse.Namespace) -> int:
 def _cell(options: argparse.Namespace) -> int:
     from msam import notebooks
 
-    ((study, seeds),) = _studies(options).items()
-    cell = next(
-        (c for c in studies.cells(studies.load(options.profile), study) if c.title == options.cell), None
-    )
+    profile = _profile(options)
+    seeds = _seeds(options, profile, options.study)
+    cell = next((c for c in studies.cells(profile, options.study) if c.title == options.cell), None)
     if cell is None:
         raise ValueError(f"unknown cell {options.cell!r}; `msam plan` lists them")
     source = pipeline.ROOT / "notebooks" / "train.ipynb"
@@ -166,8 +166,8 @@ def _cell(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     from msam import search
 
-    _studies(options)
-    profile = studies.load(options.profile)
+    profile = _profile(options)
+    _seeds(options, profile, options.study)
     search.run(profile, options.study, options.jobs, PUBLISHED / profile["profile"] / "search.json")
     return 0
 
@@ -239,25 +239,32 @@ def _verify(options: argparse.Namespace) -> int:
 def _publish(options: argparse.Namespace) -> int:
     from msam.analysis import figures, sources
 
-    name = studies.load(options.profile)["profile"]
-    count = pipeline.publish(options.results, PUBLISHED, name)
+    count = pipeline.publish(options.results, PUBLISHED, _profile(options)["profile"])
     _judge(PUBLISHED)
     (PUBLISHED / "overview.svg").write_text(figures.rank_points(sources.read(PUBLISHED)).svg)
     print(f"{count} files are now the published run")
     return 0
 
 
-def _studies(options: argparse.Namespace) -> dict[str, int]:
-    """The studies that the options mean, each with its number of seeds; makes a profile's path absolute."""
+def _profile(options: argparse.Namespace) -> dict[str, Any]:
+    """The profile; makes its path absolute for processes that start elsewhere."""
     if options.profile.endswith(".yaml"):
         options.profile = str(Path(options.profile).absolute())
-    profile = studies.load(options.profile)
+    return studies.load(options.profile)
+
+
+def _studies(options: argparse.Namespace, profile: dict[str, Any]) -> dict[str, int]:
+    """The studies that the options mean, each with its number of seeds."""
     names = list(profile["studies"]) if options.study == ALL else [options.study]
-    found = {name: studies.seeds(profile, name) if options.seeds is None else options.seeds for name in names}
-    for name, count in (("seeds", min(found.values())), ("jobs", options.jobs)):
+    return {name: _seeds(options, profile, name) for name in names}
+
+
+def _seeds(options: argparse.Namespace, profile: dict[str, Any], study: str) -> int:
+    seeds = studies.seeds(profile, study) if options.seeds is None else options.seeds
+    for name, count in (("seeds", seeds), ("jobs", options.jobs)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1, not {count}")
-    return found
+    return seeds
 
 
 def _yaml(text: str, what: str) -> Any:

@@ -120,6 +120,20 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {"linear": normalized, "
 """From contributions to shares: Eq. 20 with negative ones clipped, or a softmax of temperature 1."""
 
 
+def contributions(
+    values: Tensor, sets: Sequence[Coalition], weights: Mapping[str, Mapping[Coalition, float]]
+) -> Tensor:
+    """Contribution of every modality: the sum of weights times values over the coalitions, shape (M,).
+
+    Args:
+        values: of the coalitions, shape (len(sets),).
+        sets: the coalitions.
+        weights: modality -> coalition -> weight, 0 where absent (`shapley_weights`, `sampled_weights`).
+    """
+    matrix = [[row.get(s, 0.0) for s in sets] for row in weights.values()]
+    return values.new_tensor(matrix) @ values
+
+
 def batch_shares(
     logits: Tensor,
     labels: Tensor,
@@ -140,8 +154,9 @@ def batch_shares(
         Shares, shape (M,), in the order of `modalities`.
     """
     values = VALUES[value](logits, labels)
-    contributions = _weight_matrix(tuple(modalities), values.dtype, values.device) @ values
-    return NORMALIZATIONS[normalization](contributions)
+    return NORMALIZATIONS[normalization](
+        _weight_matrix(tuple(modalities), values.dtype, values.device) @ values
+    )
 
 
 @cache

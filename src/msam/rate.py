@@ -24,7 +24,7 @@ from torch import Tensor
 from msam.cells import _describe
 from msam.optim._update import EPSILON
 from msam.records import provenance, write
-from msam.shapley import shapley_values
+from msam.shapley import normalized, shapley_values
 
 LIPSCHITZ = 1.0
 BOUND = 9 / (16 * math.sqrt(3))
@@ -98,9 +98,7 @@ def shares(weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
     scores = {names: weights[..., part] @ inputs[..., part].mT for names, part in parts.items()}
     right = {frozenset(names): labels[..., None, :] * score > 0 for names, score in scores.items()}
     values = shapley_values({names: hit.double().mean(-1) for names, hit in right.items()})
-    positive = torch.stack([values["a"], values["b"]], -1).clamp(min=0)
-    total = positive.sum(-1, keepdim=True)
-    return torch.where(total > 0, positive / total, 0.5)
+    return normalized(torch.stack([values["a"], values["b"]], -1))
 
 
 def mixed_gradient(weights: Tensor, inputs: Tensor, labels: Tensor, share: Tensor, rho: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from msam.analysis.metrics import by_seed
 from msam.analysis.names import in_order, label
 from msam.analysis.probes import MISSING, differences, robustness
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, evidence
 from msam.analysis.statistics import mean_interval, paired_difference, spread
 from msam.analysis.sweep import Cells, swept
 from msam.analysis.table import Block, Table, number, percent
@@ -29,12 +29,11 @@ def disturbed(study: Study, level: float | str) -> pd.DataFrame:
 def robustness_table(study: Study) -> Table:
     """Test accuracy of every method with each modality clean, noisy or missing."""
     found = robustness(study)
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     rows, data = [], []
     for (dataset, fusion, part), block in found.groupby(["dataset", "fusion", "part"], sort=False):
         for name in in_order(block["name"]):
             mine = block[block["name"] == name]
-            where = {"dataset": dataset, "evidence": evidence[dataset], "fusion": fusion}
+            where = {"dataset": dataset, "evidence": evidence(study, dataset), "fusion": fusion}
             intervals = {
                 level: mean_interval(values) for level, values in mine.groupby("level", sort=False)["value"]
             }
@@ -71,10 +70,9 @@ def label_noise(study: Study, main: Study) -> Cells:
 def label_table(study: Study, main: Study) -> Table:
     """`label_noise` as a table, with the differences of M-SAM to the others."""
     found = swept(label_noise(study, main), OPTION)
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     rows, data = [], []
     for (dataset, fusion, x), block in found.groupby(["dataset", "fusion", "x"], sort=True):
-        where = {"dataset": dataset, "evidence": evidence[dataset], "fusion": fusion}
+        where = {"dataset": dataset, "evidence": evidence(study, dataset), "fusion": fusion}
         values = {name: part.set_index("seed")["value"] for name, part in block.groupby("method")}
         texts = {label(name): number(mean_interval(values[name]), 1) for name in in_order(values)}
         for other in OTHERS:
@@ -114,10 +112,9 @@ def further_differences(main: Study) -> pd.DataFrame:
 def further_table(main: Study) -> Table:
     """`further_differences` as a table."""
     found = further_differences(main)
-    evidence = main.cells.set_index("dataset")["evidence"].to_dict()
     rows, data = [], []
     for row in found.itertuples():
-        where = {"dataset": row.dataset, "evidence": evidence[row.dataset], "fusion": row.fusion}
+        where = {"dataset": row.dataset, "evidence": evidence(main, row.dataset), "fusion": row.fusion}
         points = row.difference.scaled(100)
         rows.append(
             where

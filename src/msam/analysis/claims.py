@@ -19,6 +19,7 @@ from msam.analysis import paper, profiles, rate, sources
 from msam.analysis.dominance import dominant as dominant_modality
 from msam.analysis.metrics import by_seed, final_gaps, relative_gain
 from msam.analysis.names import label
+from msam.analysis.probes import WHOLE, cells, flatness
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import equivalent, paired_test
 from msam.analysis.verdicts import ALPHA, RULE, SEEDS, Block, Check, judge, signed, untested
@@ -217,7 +218,8 @@ def _flatter(evidence: Evidence) -> Iterator[Check]:
     gaps = gaps[gaps["output"] == "fused"]
     tau = {key: rows.set_index("seed")["tau"] for key, rows in gaps.groupby(["dataset", "fusion", "name"])}
     measures = [(evidence.main, "tau", tau)]
-    measures += [(evidence.probes, text, _flatness(evidence.probes, key)) for key, text in FLATNESS.items()]
+    probed = _flatness(evidence.probes)
+    measures += [(evidence.probes, text, probed.get(key, {})) for key, text in FLATNESS.items()]
     for block, (study, unit, values), other in product(evidence.blocks, measures, COMPARED):
         effect = _minus(values.get((*block, other)), values.get((*block, "msam")))
         what = f"{unit} of {label(other)} minus that of M-SAM"
@@ -329,13 +331,11 @@ def _minus(first: pd.Series | None, second: pd.Series | None) -> pd.Series:
     return pd.Series(dtype=float) if first is None or second is None else (first - second).dropna()
 
 
-def _flatness(study: Study, measure: str) -> dict[Cell, pd.Series]:
-    """A measure of the whole network's flatness by seed, of every probed cell."""
-    found: dict[Cell, dict[int, float]] = {}
-    for cell, seed, probes in sources.probed(study):
-        if "flatness" in probes:
-            found.setdefault(cell, {})[seed] = probes["flatness"]["whole"][measure]
-    return {cell: pd.Series(values, dtype=float) for cell, values in found.items()}
+def _flatness(study: Study) -> dict[str, dict[Cell, pd.Series]]:
+    """Measure -> numbers of the whole network by seed, of every probed cell."""
+    rows = flatness(study)
+    rows = rows[rows["part"] == WHOLE]
+    return {key: dict(cells(part)) for key, part in rows.groupby("measure")}
 
 
 def _paths(study: Study, block: Block, names: Iterable[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from msam.analysis import levels
 from msam.analysis.metrics import CELL
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, sorted_cells
+from msam.analysis.sources import Study, evidence, sorted_cells
 from msam.analysis.statistics import mean_interval
 from msam.analysis.table import Block, Table, number, percent
 
@@ -38,7 +38,6 @@ def dominance_data(study: Study) -> pd.DataFrame:
 def dominance_table(study: Study) -> Table:
     """For each cell with shares: how often each modality dominated, mean v_d, switches in an epoch."""
     data = dominance_data(study)
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     rows = []
     for (dataset, fusion, name), part in sorted_cells(data, study.homes).groupby(CELL, sort=False):
         once = part.drop_duplicates("seed")
@@ -46,7 +45,7 @@ def dominance_table(study: Study) -> Table:
         rows.append(
             {
                 "dataset": dataset,
-                "evidence": evidence[dataset],
+                "evidence": evidence(study, dataset),
                 "fusion": fusion,
                 "method": label(name),
                 "batches dominated (%)": ", ".join(f"{m} {percent(value)}" for m, value in dominated.items()),

@@ -11,7 +11,7 @@ from msam.analysis import levels
 from msam.analysis.metrics import by_seed, final_gaps, is_unimodal
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, evidence
 from msam.analysis.statistics import Interval, paired_difference, supported_best
 from msam.analysis.table import Block, Table, number
 
@@ -53,7 +53,6 @@ def compare_gaps(study: Study, first: str, second: str) -> pd.DataFrame:
 
 def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CONTROLS) -> Table:
     """Differences of `first` to each of `others` in fused test accuracy, with intervals and words."""
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     rows, data = [], []
     for other in others:
         for row in compare_methods(study, first, other).itertuples():
@@ -61,7 +60,7 @@ def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CO
             rows.append(
                 {
                     "dataset": row.dataset,
-                    "evidence": evidence[row.dataset],
+                    "evidence": evidence(study, row.dataset),
                     "fusion": row.fusion,
                     "comparison": f"{label(first)} minus {label(other)}",
                     "difference (points)": number(points, 2, signed=True),
@@ -72,7 +71,7 @@ def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CO
             data.append(
                 {
                     "dataset": row.dataset,
-                    "level": evidence[row.dataset],
+                    "level": evidence(study, row.dataset),
                     "fusion": row.fusion,
                     "first": first,
                     "second": other,

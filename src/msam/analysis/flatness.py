@@ -18,7 +18,7 @@ from msam.analysis.metrics import by_seed
 from msam.analysis.names import in_order, label
 from msam.analysis.probes import MEASURES, RUN, WHOLE, differences, flatness, weight_noise
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, evidence
 from msam.analysis.statistics import Interval, mean_interval, spread
 from msam.analysis.table import DASH, Block, Table, number
 
@@ -72,7 +72,6 @@ def flatness_table(study: Study) -> Table:
     """Every measure of every network and encoder, a block of rows for each dataset and fusion."""
     rows, found = flatness(study), []
     rows["role"] = roles(study, rows)
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     blocks = []
     for (dataset, fusion), block in rows.groupby(["dataset", "fusion"], sort=False):
         values = {
@@ -89,12 +88,12 @@ def flatness_table(study: Study) -> Table:
                     | {"n": levels.span(interval.n for interval in intervals.values())}
                 )
                 found += [
-                    {"dataset": dataset, "level": evidence[dataset], "fusion": fusion, "part": part}
+                    {"dataset": dataset, "level": evidence(study, dataset), "fusion": fusion, "part": part}
                     | {"name": name, "measure": m}
                     | spread("value", interval)
                     for m, interval in intervals.items()
                 ]
-        blocks.append(Block(pd.DataFrame(texts), f"{dataset}, {fusion} fusion: {evidence[dataset]}"))
+        blocks.append(Block(pd.DataFrame(texts), f"{dataset}, {fusion} fusion: {evidence(study, dataset)}"))
     note = (
         "Means over n seeds, ± half of the 95 % interval. Of the mean cross-entropy in nats on examples of "
         "the train split, in evaluation mode; of an encoder, with all else held fixed. Sharpness: rise of "
@@ -107,7 +106,6 @@ def flatness_table(study: Study) -> Table:
 def ratio_table(study: Study) -> Table:
     """`ratios` as a table, a column for each measure."""
     found = ratios(study)
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     rows = []
     keys = ["dataset", "fusion", "part", "role", "other"]
     for (dataset, fusion, part, role, other), mine in found.groupby(keys, sort=False):
@@ -118,7 +116,7 @@ def ratio_table(study: Study) -> Table:
         rows.append(
             {
                 "dataset": dataset,
-                "evidence": evidence[dataset],
+                "evidence": evidence(study, dataset),
                 "fusion": fusion,
                 "part": _part_text(part, role),
                 "comparison": f"{label(FIRST)} over {label(other)}",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from msam.analysis import levels
 from msam.analysis.findings import VERDICTS, verdict
-from msam.analysis.metrics import by_seed
+from msam.analysis.metrics import CELL, by_seed
 from msam.analysis.names import READINGS, label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, sorted_cells, study_file
-from msam.analysis.statistics import Interval, mean_interval
+from msam.analysis.sources import Study, evidence, sorted_cells, study_file
+from msam.analysis.statistics import equivalent, mean_interval
 from msam.analysis.sweep import best, swept
 from msam.analysis.table import Block, Table, number
 
@@ -24,16 +26,11 @@ def margin() -> float:
     return float(study_file("embedded")["mixing"]["margin"])
 
 
-def placed_readings(study: Study, dataset: str, fusion: str) -> dict[str, tuple[float, pd.Series]]:
-    """Reading of M-SAM -> mean share of its dominant modality over all runs, test accuracy by seed."""
-    values, rows = by_seed(study.frames.runs), study.frames.dominance
-    rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)]
-    shares = rows.groupby("name")["dominant_share"].mean()
-    return {
-        name: (float(shares[name]), values[dataset, fusion, name])
-        for name in READINGS
-        if name in shares and (dataset, fusion, name) in values
-    }
+def mean_shares(study: Study) -> dict[tuple[str, str, str], float]:
+    """(dataset, fusion, reading of M-SAM) -> mean share of its dominant modality over all runs."""
+    rows = study.frames.dominance
+    rows = rows[rows["name"].isin(READINGS)]
+    return rows.groupby(CELL)["dominant_share"].mean().to_dict()
 
 
 def differences(study: Study) -> pd.DataFrame:
@@ -49,25 +46,22 @@ def differences(study: Study) -> pd.DataFrame:
         if name not in READINGS or (dataset, fusion, CONTROL) not in values:
             continue
         by = (values[dataset, fusion, name] - values[dataset, fusion, CONTROL]).dropna()
-        difference, inner = mean_interval(by), mean_interval(by, 1 - 2 * ALPHA)
-        word = reading(difference, inner, margin())
-        where = {"dataset": dataset, "fusion": fusion, "name": name}
-        rows.append(where | {"difference": difference, "inner": inner, "reading": word})
+        where = {"dataset": dataset, "fusion": fusion, "name": name, "difference": mean_interval(by)}
+        inner = mean_interval(by, 1 - 2 * ALPHA)
+        rows.append(where | {"inner": inner, "reading": reading(by, margin())})
     columns = ["dataset", "fusion", "name", "difference", "inner", "reading"]
     return sorted_cells(pd.DataFrame(rows, columns=columns), study.homes)
 
 
-def reading(difference: Interval, inner: Interval, within: float) -> str:
-    """What an interval of a difference and its inner 90 % interval say; equivalence comes first."""
-    if inner.exists and -within < inner.low and inner.high < within:
-        return EQUAL
-    return VERDICTS[verdict(difference)]
+def reading(differences: Iterable[float], within: float) -> str:
+    """What paired differences, one a seed, say; equivalence comes first."""
+    by = list(differences)
+    return EQUAL if equivalent(by, within) < ALPHA else VERDICTS[verdict(mean_interval(by))]
 
 
 def mixing_table(study: Study) -> Table:
     """`differences` as a table, with the best constant share of the sweep."""
     found = differences(study)
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     tops = best(swept(by_seed(study.frames.runs), "share"))
     rows, data = [], []
     for row in found.itertuples():
@@ -76,7 +70,7 @@ def mixing_table(study: Study) -> Table:
         rows.append(
             {
                 "dataset": row.dataset,
-                "evidence": evidence[row.dataset],
+                "evidence": evidence(study, row.dataset),
                 "fusion": row.fusion,
                 "reading of M-SAM": label(row.name),
                 "minus mixture (points)": number(points, 2, signed=True),

@@ -111,6 +111,12 @@ def _natural(name: str) -> tuple[str, float]:
         return name, 0.0
 
 
+def joined(texts: Iterable[object]) -> str:
+    """Texts in a row: "a", "a and b" or "a, b and c"; "" for none."""
+    *first, last = [str(text) for text in texts] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def shown(names: Iterable[str], methods: Iterable[str] = SHOWN) -> list[str]:
     """The names that are among `methods`, or no methods of this package, in reading order."""
     return [name for name in in_order(names) if name in methods or stem(name) not in ORDER]

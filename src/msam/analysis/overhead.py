@@ -8,7 +8,7 @@ import pandas as pd
 
 from msam.analysis import cost
 from msam.analysis.metrics import CELL, by_seed
-from msam.analysis.names import in_order, label, stem
+from msam.analysis.names import in_order, joined, label, stem
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, benchmark, modalities
 from msam.analysis.statistics import Interval, mean_interval, paired_difference, spread
@@ -170,7 +170,7 @@ def _plain(known: pd.DataFrame) -> str:
     free = [
         row.dataset for row in known.itertuples() if row.name == PLAIN and reaches(row.gradients, row.place)
     ]
-    where = f"on {_listed(free)}, where this shows nothing of M-SAM to be kept" if free else "nowhere"
+    where = f"on {joined(free)}, where this shows nothing of M-SAM to be kept" if free else "nowhere"
     return f"{label(PLAIN)} training meets the same two conditions {where}"
 
 
@@ -185,14 +185,8 @@ def _reached(known: pd.DataFrame, which: str) -> str:
     parts = []
     for dataset, part in known[known["variant"]].groupby("dataset", sort=False):
         names = in_order(part.loc[part[which].astype(bool), "name"])
-        parts.append(f"on {dataset} {_listed(map(label, names)) or 'none'}")
+        parts.append(f"on {dataset} {joined(map(label, names)) or 'none'}")
     return "; ".join(parts)
-
-
-def _listed(texts: Any) -> str:
-    """Texts in a row: "a", "a and b" or "a, b and c"."""
-    *first, last = list(texts) or [""]
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _difference(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from msam.analysis.metrics import CELL
-from msam.analysis.sources import Study, modalities, probed
+from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import Interval, paired_difference
 from msam.analysis.sweep import Cells
 
@@ -106,7 +106,7 @@ def differences(rows: pd.DataFrame, first: str, others: Iterable[str], by: list[
 
 def _found(study: Study, probe: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The columns of a run and what the probe found, for every run that it measured."""
-    for cell, seed, found in probed(study):
+    for cell, seed, found in study.probed:
         if probe in found:
             yield dict(zip(RUN, (*cell, seed), strict=True)), found[probe]
 

@@ -9,7 +9,7 @@ from msam.analysis.findings import verdict
 from msam.analysis.metrics import CELL, by_seed, final_gaps
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, probed
+from msam.analysis.sources import Study, evidence
 from msam.analysis.statistics import mean_interval, paired_difference
 from msam.analysis.sweep import Cells, swept
 from msam.analysis.table import Block, Table, number
@@ -23,7 +23,7 @@ def measures(study: Study) -> dict[str, Cells]:
     gaps = final_gaps(study.frames.runs)
     gaps = gaps[gaps["output"] == "fused"]
     tops: dict[tuple[str, str, str], dict[int, float]] = {}
-    for where, seed, found in probed(study):
+    for where, seed, found in study.probed:
         if "sharpness" in found:
             tops.setdefault(where, {})[seed] = found["sharpness"]["hessian_top"]
     return {
@@ -35,22 +35,23 @@ def measures(study: Study) -> dict[str, Cells]:
 
 def radius_table(study: Study) -> Table:
     """Every radius of SAM and M-SAM: the three measures with intervals."""
-    parts = {name: swept(values, OPTION) for name, values in measures(study).items()}
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
+    keys = ["dataset", "fusion", "method", "x"]
+    parts = {
+        name: dict(list(swept(values, OPTION).groupby(keys)["value"]))
+        for name, values in measures(study).items()
+    }
     rows, data = [], []
-    keys = parts[ACCURACY][["dataset", "fusion", "method", "x"]].drop_duplicates()
-    for where in keys.sort_values(["dataset", "fusion", "method", "x"]).to_dict("records"):
+    for key in parts[ACCURACY]:
+        where = dict(zip(keys, key, strict=True))
         row = {
             "dataset": where["dataset"],
-            "evidence": evidence[where["dataset"]],
+            "evidence": evidence(study, where["dataset"]),
             "fusion": where["fusion"],
             "method": label(where["method"]),
             "rho": f"{where['x']:g}",
         }
         for name, digits in ((ACCURACY, 1), (GAP, 3), (SHARPNESS, 2)):
-            part = parts[name]
-            mine = part[(part[list(where)] == pd.Series(where)).all(axis=1)]
-            interval = mean_interval(mine["value"])
+            interval = mean_interval(parts[name].get(key, []))
             row[name.removesuffix(" (log)")] = number(interval, digits)
             data.append(
                 where

@@ -14,7 +14,7 @@ from msam.analysis.findings import VERDICTS, verdict
 from msam.analysis.metrics import is_unimodal
 from msam.analysis.names import in_order, label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, evidence
 from msam.analysis.statistics import Interval, combined_interval, mean_interval, paired_difference, spread
 from msam.analysis.table import DASH, Block, Table, grouped, number
 
@@ -219,12 +219,11 @@ def cells_table(study: Study, first: str = "msam") -> Table:
     """Differences of `first` to every method in each cell; bold where the interval excludes zero."""
     cells = grids(study)
     names = in_order(name for grid in cells.values() for name in grid.columns if name != first)
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
     rows, strong, data = [], set(), []
     for i, name in enumerate(names):
         row = {("", "method"): label(name)}
         for (dataset, fusion), grid in cells.items():
-            column = (f"{dataset}: {evidence[dataset]}", fusion)
+            column = (f"{dataset}: {evidence(study, dataset)}", fusion)
             row[column] = DASH
             if {first, name} <= set(grid.columns):
                 points = paired_difference(grid[first], grid[name]).scaled(100)
@@ -233,7 +232,12 @@ def cells_table(study: Study, first: str = "msam") -> Table:
                 )
                 if verdict(points) in ("higher", "lower"):
                     strong.add((i, column))
-                where = {"dataset": dataset, "level": evidence[dataset], "fusion": fusion, "method": name}
+                where = {
+                    "dataset": dataset,
+                    "level": evidence(study, dataset),
+                    "fusion": fusion,
+                    "method": name,
+                }
                 data.append(where | spread("points", points))
         rows.append(row)
     counts = {key: int(grid[first].count()) for key, grid in cells.items() if first in grid.columns}

@@ -14,10 +14,10 @@ from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, read, study_file
 from msam.analysis.statistics import mean_interval, spread
 from msam.analysis.table import Block, Table, percent
+from msam.analysis.values import TRUTH
 
 PROFILE, DATASET = "scaling", "controlled"
-DOMINANT = "m1"
-"""The modality of the largest signal-to-noise ratio."""
+DOMINANT = TRUTH[DATASET]
 
 NOTE = (
     "Mean ± half of the 95 % interval over n seeds. Identified: part of all batches of the training in which "

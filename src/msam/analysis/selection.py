@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import combinations
 
 import pandas as pd
 
 from msam.analysis import levels, paper
 from msam.analysis.findings import supported
-from msam.analysis.names import in_order, label
+from msam.analysis.names import in_order, joined, label
 from msam.analysis.provenance import footer
 from msam.analysis.ranking import grids, overall, parts, ranking, span
 from msam.analysis.sources import Study
@@ -178,8 +177,8 @@ def order_sentence(study: Study, name: str = "msam") -> str:
         )
     mine = (
         f"{label(name)} is number "
-        f"{_listed(1 + _order(ranks, rule)[ranks.index.get_loc(name)] for rule in RULES)} of {len(ranks)} by "
-        f"the {_listed(RULES.values())}"
+        f"{joined(1 + _order(ranks, rule)[ranks.index.get_loc(name)] for rule in RULES)} of {len(ranks)} by "
+        f"the {joined(RULES.values())}"
         if name in ranks.index
         else f"{label(name)} has no runs in some cells"
     )
@@ -196,8 +195,3 @@ def _order(ranks: pd.DataFrame, rule: str) -> list[int]:
     """How many methods have a better mean rank by a rule than each; of equal ones the upper row is first."""
     means = ranks[rule].map(lambda rank: rank.mean)
     return (means.rank(method="first").astype(int) - 1).tolist()
-
-
-def _listed(values: Iterable[object]) -> str:
-    *first, last = map(str, values)
-    return f"{', '.join(first)} and {last}"

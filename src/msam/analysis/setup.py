@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from msam.analysis import levels, profiles
-from msam.analysis.names import in_order, label
+from msam.analysis.names import in_order, joined, label
 from msam.analysis.provenance import footer, listed, remake
 from msam.analysis.sources import Study, evidence, record_json, sorted_cells
 from msam.analysis.table import DASH, Block, Table
@@ -167,8 +167,7 @@ def _trials_text(search: dict[str, Any]) -> str:
         return f"each had {next(iter(methods), 0)} trials"
     most, *fewer = sorted(methods, reverse=True)
     less = "; ".join(
-        f"{count} for {listed([label(name) for name in in_order(methods[count])], most=99)}"
-        for count in fewer
+        f"{count} for {joined(label(name) for name in in_order(methods[count]))}" for count in fewer
     )
     return f"equal draws were tried once, so a dataset and fusion had {most} trials, but {less}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -75,6 +75,16 @@ class Study:
         out of memory" or "diverged 1/5 seeds".
         """
         return _expected_cells(self)
+
+    @cached_property
+    def probed(self) -> list[tuple[tuple[str, str, str], int, dict[str, Any]]]:
+        """((dataset, fusion, name), seed, probe -> its numbers) of every run that was probed."""
+        return [
+            ((cell.dataset, cell.fusion, cell.name), seed["seed"], seed["probes"])
+            for cell in self.frames.cells.itertuples()
+            for seed in record_json(self, cell.path).get("seeds", ())
+            if "probes" in seed
+        ]
 
     @property
     def datasets(self) -> list[str]:
@@ -177,14 +187,6 @@ def record_json(study: Study, path: str | Path) -> dict[str, Any]:
     """The JSON of one record, `path` as in the frame `cells`; empty where it cannot be read."""
     file = study.root / path
     return _json(file) if file.is_file() else {}
-
-
-def probed(study: Study) -> Iterator[tuple[tuple[str, str, str], int, dict[str, Any]]]:
-    """((dataset, fusion, name), seed, probe -> its numbers) of every run that was probed."""
-    for cell in study.frames.cells.itertuples():
-        for seed in record_json(study, cell.path).get("seeds", ()):
-            if "probes" in seed:
-                yield (cell.dataset, cell.fusion, cell.name), seed["seed"], seed["probes"]
 
 
 def _dataset_names(profile: Path) -> list[str]:

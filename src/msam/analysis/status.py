@@ -12,7 +12,7 @@ from msam.analysis import levels, profiles
 from msam.analysis.metrics import CELL
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, record_json
+from msam.analysis.sources import Study, evidence, record_json
 from msam.analysis.table import DASH, Block, Html, Table
 
 
@@ -57,8 +57,9 @@ def failures_table(study: Study) -> Table:
         for cell in cells.itertuples()
     ]
     seeds = study.frames.seeds[study.frames.seeds["state"] == "diverged"]
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
-    for seed in seeds.assign(evidence=seeds["dataset"].map(evidence)).itertuples():
+    for seed in seeds.assign(
+        evidence=[evidence(study, dataset) for dataset in seeds["dataset"]]
+    ).itertuples():
         rows.append(_failure(seed, "diverged", seed.reason, str(seed.seed)))
     frame = pd.DataFrame(rows)
     heading = "" if rows else "Nothing failed, diverged or is missing."
@@ -130,8 +131,7 @@ def _totals(study: Study, dataset: str, cells: pd.DataFrame, seeds: pd.DataFrame
 
 
 def _levels(study: Study, datasets: Iterable[str]) -> str:
-    evidence = study.cells.set_index("dataset")["evidence"].to_dict()
-    return ", ".join(dict.fromkeys(evidence[dataset] for dataset in datasets))
+    return ", ".join(dict.fromkeys(evidence(study, dataset) for dataset in datasets))
 
 
 def _link(study: Study, record: pd.Series | None) -> Html | str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, probed
+from msam.analysis.sources import Study
 from msam.analysis.statistics import mean_interval
 from msam.analysis.table import Block, Table, number, percent
 
@@ -19,7 +19,7 @@ def pairs(study: Study, measure: str, method: str = METHOD) -> pd.DataFrame:
     """`agreement` or `distance` of two values in each run: dataset, fusion, seed, first, second, number."""
     rows = [
         {"dataset": where[0], "fusion": where[1], "seed": seed, "first": a, "second": b, "number": number}
-        for where, seed, found in probed(study)
+        for where, seed, found in study.probed
         if where[2] == method and PROBE in found
         for a, others in found[PROBE][measure].items()
         for b, number in others.items()
@@ -70,7 +70,7 @@ def identified(study: Study, method: str = METHOD) -> pd.DataFrame:
     rows = [
         {"dataset": dataset, "fusion": fusion, "seed": seed, "value": value, "size": int(size)}
         | {"fraction": fractions[TRUTH[dataset]]}
-        for (dataset, fusion, name), seed, found in probed(study)
+        for (dataset, fusion, name), seed, found in study.probed
         if name == method and dataset in TRUTH and PROBE in found
         for value, sizes in found[PROBE]["dominant"].items()
         for size, fractions in sizes.items()

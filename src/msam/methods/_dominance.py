@@ -30,13 +30,13 @@ class Dominance:
     """
 
     def __init__(self, rule: str, modalities: Sequence[str], decay: float = 0.9) -> None:
-        name, _, self.fixed = rule.partition(":")
+        name, _, self.argument = rule.partition(":")
         known = {r.partition(":")[0] for r in RULES}
-        if name not in known or (name in ("fixed", "every")) != bool(self.fixed):
+        if name not in known or (name in ("fixed", "every")) != bool(self.argument):
             raise ValueError(f"unknown dominance rule {rule!r}; choose from {', '.join(RULES)}")
-        if name == "fixed" and self.fixed not in modalities:
-            raise ValueError(f"unknown modality {self.fixed!r}; choose from {', '.join(modalities)}")
-        if name == "every" and not (self.fixed.isdecimal() and int(self.fixed)):
+        if name == "fixed" and self.argument not in modalities:
+            raise ValueError(f"unknown modality {self.argument!r}; choose from {', '.join(modalities)}")
+        if name == "every" and not (self.argument.isdecimal() and int(self.argument)):
             raise ValueError(f"dominance rule {rule!r}: the number of steps must be at least 1")
         self.name, self.modalities, self.decay = name, list(modalities), decay
         self.steps = 0
@@ -48,11 +48,11 @@ class Dominance:
         Args:
             read_shares: gives the shares of the batch, shape (M,); not called where the rule needs none.
         """
-        kept = self.name == "epoch" or (self.name == "every" and self.steps % int(self.fixed) > 0)
+        kept = self.name == "epoch" or (self.name == "every" and self.steps % int(self.argument) > 0)
         shares = self.memory if kept else read_shares()
         self.steps += 1
         if self.name == "fixed":
-            return shares, torch.tensor(self.modalities.index(self.fixed))
+            return shares, torch.tensor(self.modalities.index(self.argument))
         if self.name == "random":
             return shares, torch.randint(len(self.modalities), ())
         if self.name == "every":

@@ -42,6 +42,19 @@ def auxiliary_heads(model: MultimodalClassifier) -> nn.ModuleDict:
     return nn.ModuleDict({m: nn.Linear(width, classes) for m, width in widths.items()}).to(like)
 
 
+GRADIENT = "gradient"
+"""A value of modalities that is no coalition's: `squared_gradients`."""
+
+
+def squared_gradients(model: MultimodalClassifier) -> Tensor:
+    """Squared norm of the gradients in each modality's encoder, shape (M,)."""
+    norms = [
+        torch.stack([p.grad.square().sum() for p in encoder.parameters() if p.grad is not None]).sum()
+        for encoder in model.encoders.values()
+    ]
+    return torch.stack(norms)
+
+
 def mean_of_others(scores: Tensor) -> Tensor:
     """For every modality the mean of the others' scores, shapes (M,)."""
     return (scores.sum() - scores) / (len(scores) - 1)

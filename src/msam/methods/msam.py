@@ -17,17 +17,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from msam.coalitions import NORMALIZATIONS, VALUES, batch_shares, coalition_logits, responses
+from msam.coalitions import (
+    NORMALIZATIONS,
+    VALUES,
+    batch_shares,
+    coalition_logits,
+    contributions,
+    responses,
+)
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport, UnsupportedCell
 from msam.methods._dominance import Dominance
+from msam.methods._modality import GRADIENT, squared_gradients
 from msam.models import MultimodalClassifier
 from msam.optim import ModalityAwareSAM
 from msam.shapley import sampled_weights
 
 READINGS = ("loss", "response", "encoder")
-GRADIENT = "gradient"
-"""A value that is no coalition's: the squared norm of the loss gradient in a modality's encoder."""
 
 
 class MSAM(Method):
@@ -113,9 +119,7 @@ class MSAM(Method):
             weights = sampled_weights(tuple(self.model.modalities), self.permutations)
             sets = sorted({s for row in weights.values() for s in row if s}, key=len)
             logits = coalition_logits(self.model, batch.inputs, features, fused, sets)
-            values = VALUES[self.value](logits, batch.labels)
-            matrix = [[row.get(s, 0.0) for s in sets] for row in weights.values()]
-            return normalize(values.new_tensor(matrix) @ values)
+            return normalize(contributions(VALUES[self.value](logits, batch.labels), sets, weights))
         logits = coalition_logits(self.model, batch.inputs, features, fused)
         names = self.model.modalities
         return batch_shares(logits, batch.labels, names, self.value, self.normalization)
@@ -152,12 +156,3 @@ class MSAM(Method):
 
         self.sam.step(closure, rest=rest)
         return StepReport(joint[0], 3, *steer)
-
-
-def squared_gradients(model: MultimodalClassifier) -> Tensor:
-    """Squared norm of the gradients in each modality's encoder, shape (M,)."""
-    norms = [
-        torch.stack([p.grad.square().sum() for p in encoder.parameters() if p.grad is not None]).sum()
-        for encoder in model.encoders.values()
-    ]
-    return torch.stack(norms)

@@ -7,14 +7,16 @@ encoder; shares are normalized linearly. At a tie the first modality counts as t
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msam.coalitions import VALUES, batch_shares, coalition_logits, evaluation_mode
+from msam.coalitions import VALUES, batch_shares, coalition_logits, contributions, evaluation_mode
 from msam.datasets import Dataset, Split
+from msam.methods._modality import GRADIENT, squared_gradients
 from msam.models import MultimodalClassifier
 from msam.shapley import coalitions, normalized, sampled_weights
 
@@ -22,7 +24,6 @@ SIZES = (8, 16, 32, 64, 128, 256)
 COMPARED = 64
 """Batch size of the comparisons between values, that of the study."""
 PERMUTATIONS = (1, 2, 4, 8)
-GRADIENT = "gradient"
 CHUNK = 512
 
 
@@ -41,7 +42,7 @@ def measure(model: MultimodalClassifier, dataset: Dataset, seed: int) -> dict[st
         mean total variation distance of the shares; `sampled`: number of permutations -> fraction of batches
         in which Shapley values of accuracy estimated from them have the dominant modality of the exact ones.
     """
-    test = _shuffled(dataset.splits["test"])
+    model, test = copy.deepcopy(model), _shuffled(dataset.splits["test"])
     names = model.modalities
     with evaluation_mode(model):
         with torch.no_grad():
@@ -103,12 +104,9 @@ def _shares(logits: Tensor, labels: Tensor, names: list[str], value: str, size: 
 
 def _gradient_shares(model: MultimodalClassifier, batch: Split) -> Tensor:
     """Shares of the squared gradient norms of the encoders, (M,)."""
-    owners = [list(model.encoders[m].parameters()) for m in model.modalities]
-    loss = F.cross_entropy(model(batch.inputs), batch.labels)
-    gradients = iter(torch.autograd.grad(loss, [p for own in owners for p in own]))
-    return normalized(
-        torch.stack([torch.stack([next(gradients).square().sum() for _ in own]).sum() for own in owners])
-    )
+    model.zero_grad()
+    F.cross_entropy(model(batch.inputs), batch.labels).backward()
+    return normalized(squared_gradients(model))
 
 
 def _fractions(dominant: Tensor, names: list[str]) -> dict[str, float]:
@@ -118,13 +116,12 @@ def _fractions(dominant: Tensor, names: list[str]) -> dict[str, float]:
 
 def _sampled(logits: Tensor, labels: Tensor, names: list[str], permutations: int, seed: int) -> Tensor:
     """Dominant modality of every batch of `COMPARED`, each by permutations of its own."""
-    places = {s: i for i, s in enumerate(coalitions(tuple(names)))}
+    sets = coalitions(tuple(names))
     found = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for z, y in zip(logits.split(COMPARED, 1), labels.split(COMPARED), strict=True):
-            values = VALUES["accuracy"](z, y)
             weights = sampled_weights(tuple(names), permutations)
-            rows = [sum(c * values[places[s]] for s, c in row.items() if s) for row in weights.values()]
-            found.append(normalized(torch.stack(rows)).argmax())  # type: ignore[arg-type]
+            values = contributions(VALUES["accuracy"](z, y), sets, weights)
+            found.append(normalized(values).argmax())
     return torch.stack(found)

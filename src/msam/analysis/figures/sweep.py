@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from math import ceil
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msam.analysis.figures.draw import LEGEND_COLUMNS, band, empty, legend, panels, picture, strip
-from msam.analysis.mixing import placed_readings
-from msam.analysis.names import color, dashes, in_order, label, marker
+from msam.analysis.mixing import mean_shares
+from msam.analysis.names import READINGS, color, dashes, in_order, label, marker
 from msam.analysis.radius import tradeoff
 from msam.analysis.sources import Study
-from msam.analysis.statistics import mean_interval, summarize
+from msam.analysis.statistics import Interval, mean_interval, summarize
 from msam.analysis.sweep import Cells, swept
 
 
@@ -29,15 +30,31 @@ def sweep_curves(study: Study, measures: Mapping[str, Cells], option: str, text:
         text: of the x axis.
     """
     parts = {name: swept(values, option) for name, values in measures.items()}
-    lines = [(name, dataset) for dataset in study.datasets for name in parts]
-    return _curves(study, parts, lines, text)
+    places = {x: i for i, x in enumerate(sorted({x for rows in parts.values() for x in rows["x"]}))}
+
+    def fill(axes: Axes, name: str, rows: pd.DataFrame) -> None:
+        _bands(axes, rows.assign(x=rows["x"].map(places)))
+        axes.set_xticks(list(places.values()), [f"{x:g}" for x in places])
+        if name.endswith("(log)"):
+            axes.set_yscale("log")
+
+    return _panels(study, parts, text, fill)
 
 
 @picture
 def mixing_curves(study: Study, values: Cells) -> Figure:
     """Accuracy against a constant share, and each reading of M-SAM at the mean share of its own runs."""
+    shares = mean_shares(study)
+
+    def fill(axes: Axes, _name: str, rows: pd.DataFrame) -> None:
+        _bands(axes, rows)
+        blocks = set(rows[["dataset", "fusion"]].itertuples(index=False, name=None))
+        for key in shares:
+            if key[:2] in blocks and key in values:
+                _mark(axes, key[2], shares[key], mean_interval(values[key]))
+
     parts = {"test (%)": swept(values, "share")}
-    return _curves(study, parts, [("test (%)", d) for d in study.datasets], "share of the SAM gradient", True)
+    return _panels(study, parts, "share of the SAM gradient", fill, len(READINGS))
 
 
 @picture
@@ -67,45 +84,49 @@ def tradeoff_points(study: Study) -> Figure:
     return figure
 
 
-def _curves(
+def _panels(
     study: Study,
     parts: Mapping[str, pd.DataFrame],
-    lines: Iterable[tuple[str, str]],
     text: str,
-    readings: bool = False,
+    fill: Callable[[Axes, str, pd.DataFrame], None],
+    more: int = 0,
 ) -> Figure:
-    methods = in_order(name for rows in parts.values() for name in rows["method"])
+    """A row of panels for each dataset and measure, a panel for each fusion, filled with its rows.
+
+    Args:
+        study: the records.
+        parts: measure -> its rows, from `swept`.
+        text: of the x axis.
+        fill: draws the rows of a measure into a panel.
+        more: entries of the legend beside the methods.
+    """
+    methods = {name for rows in parts.values() for name in rows["method"]}
     if not methods:
         return empty("no records yet")
-    lines = list(lines)
+    lines = [(name, dataset) for dataset in study.datasets for name in parts]
     fusions = list(dict.fromkeys(study.cells["fusion"]))
-    entries = len(methods) + (3 if readings else 0)
-    figure, grid = panels(len(lines), len(fusions), legend_lines=ceil(entries / LEGEND_COLUMNS))
-    for row, (name, dataset) in zip(grid, lines, strict=True):
+    legend_lines = ceil((len(methods) + more) / LEGEND_COLUMNS)
+    figure, grid = panels(len(lines), len(fusions), legend_lines=legend_lines)
+    for line, (name, dataset) in zip(grid, lines, strict=True):
         rows = parts[name]
-        for axes, fusion in zip(row, fusions, strict=True):
-            mine = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)]
-            places = {x: i for i, x in enumerate(sorted(rows["x"].unique()))}
-            for method in methods:
-                found = summarize(mine[mine["method"] == method], ["x"], "value")
-                if not readings:
-                    found = found.assign(x=found["x"].map(places))
-                band(axes, found, color(method), dashes(method), label(method))
-            if readings:
-                for reading, (share, series) in placed_readings(study, dataset, fusion).items():
-                    interval = mean_interval(100 * series)
-                    at = {"color": color(reading), "zorder": 3}
-                    axes.plot([share, share], [interval.low, interval.high], linewidth=2, **at)
-                    axes.plot(share, interval.mean, marker(reading), label=label(reading), **at)
-            else:
-                axes.set_xticks(list(places.values()), [f"{x:g}" for x in places])
-            if name.endswith("(log)"):
-                axes.set_yscale("log")
+        for axes, fusion in zip(line, fusions, strict=True):
+            fill(axes, name, rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)])
             axes.set_title(f"{dataset}, {fusion}")
-            if axes is row[0]:
-                axes.set_ylabel(name.removesuffix(" (log)"))
-        strip(row, study.levels[dataset])
+        line[0].set_ylabel(name.removesuffix(" (log)"))
+        strip(line, study.levels[dataset])
     for axes in grid[-1]:
         axes.set_xlabel(text)
     legend(figure, *grid.flat)
     return figure
+
+
+def _bands(axes: Axes, rows: pd.DataFrame) -> None:
+    for method in in_order(rows["method"]):
+        found = summarize(rows[rows["method"] == method], ["x"], "value")
+        band(axes, found, color(method), dashes(method), label(method))
+
+
+def _mark(axes: Axes, name: str, x: float, interval: Interval) -> None:
+    """A method's mean as its marker above x, and its interval as a bar."""
+    axes.plot([x, x], [interval.low, interval.high], color=color(name), linewidth=2, zorder=3)
+    axes.plot(x, interval.mean, marker(name), color=color(name), label=label(name), zorder=3)
