@@ -405,6 +405,7 @@ def test_the_command_writes_what_is_computed_and_prints_it(tmp_path, capsys):
     assert cli.main(["claims", "--results", str(root)]) == 0
     written = json.loads((root / "embedded" / claims.FILE).read_text())
     assert written == json.loads(json.dumps(claims.evaluate(root, "embedded"), allow_nan=False))
+    assert claims.read_all(root) == {"embedded": written}
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == len(written["claims"])
     for line, row in zip(printed, written["claims"], strict=True):

@@ -76,8 +76,9 @@ def accuracy_data(study: Study, fusion: str) -> pd.DataFrame:
     rows = []
     for dataset, cells in study.cells[study.cells["fusion"] == fusion].groupby("dataset", sort=False):
         outputs = [*modalities(study, dataset), "fused"]
-        accuracies = {output: by_seed(runs, output) for output in outputs}
-        gaps = final_gaps(runs[runs["dataset"] == dataset]).groupby(["name", "output"])["tau"]
+        mine = runs[runs["dataset"] == dataset]
+        accuracies = {output: by_seed(mine, output) for output in outputs}
+        gaps = final_gaps(mine).groupby(["name", "output"])["tau"]
         taus = {key: values.to_list() for key, values in gaps}
         for cell in cells.itertuples():
             for output in [cell.name.partition("+")[2]] if _single(cell.name) else outputs:

@@ -1,11 +1,11 @@
 """The paper's claims C1 to C8: the elementary tests of each, made from the records of one profile.
 
-`msam claims` writes what `evaluate` gives to <results>/<profile>/claims.json; the overview page computes the
-same.
+`msam claims` writes what `evaluate` gives to <results>/<profile>/claims.json, which the overview page reads.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,6 +90,15 @@ def evaluate(root: str | Path, profile: str) -> dict[str, Any]:
 def evaluate_all(root: str | Path) -> dict[str, dict[str, Any]]:
     """Profile -> `evaluate` of it, for every profile that the pages show."""
     return {profile: evaluate(root, profile) for profile in profiles.shown(Path(root).resolve())}
+
+
+def read_all(root: str | Path) -> dict[str, dict[str, Any]]:
+    """`evaluate_all`, taken from the files that `write` has left, where there are any."""
+    found = {}
+    for profile in profiles.shown(Path(root).resolve()):
+        path = Path(root, profile, FILE)
+        found[profile] = json.loads(path.read_text()) if path.is_file() else evaluate(root, profile)
+    return found
 
 
 def write(root: Path) -> dict[str, dict[str, Any]]:

@@ -54,7 +54,7 @@ def by_seed(
 ) -> dict[tuple[str, str, str], pd.Series]:
     """One number a seed for each cell: (dataset, fusion, name) -> `value` indexed by seed."""
     kept = runs[(runs["rule"] == rule) & (runs["split"] == split) & (runs["output"] == output)]
-    return {key: rows.set_index("seed")[value] for key, rows in kept.groupby(CELL)}
+    return dict(iter(kept.set_index("seed").groupby(CELL)[value]))
 
 
 def is_unimodal(name: pd.Series) -> pd.Series:

@@ -23,6 +23,9 @@ from msam.fingerprint import code_fingerprint
 
 FOLDER = Path(__file__).parent
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C is ten times as fast."""
+
 SETTINGS = ("rho", "label_noise", "probes")
 """Settings that the entry of a method may replace; what else it holds are options of the method."""
 
@@ -88,7 +91,7 @@ def load(profile: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"unknown profile {profile!r}; choose from {', '.join(names())}")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), LOADER)
     except yaml.YAMLError as error:
         raise ValueError(f"profile {path.name} is no YAML: {' '.join(str(error).split())}") from None
     _require(content, ("seeds", "defaults", "studies"), f"profile {path.name}")
