@@ -1,0 +1,362 @@
+"""Shares for any model: against forwards that are muted by hand, for every way to call a model."""
+
+import copy
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from msam import CoalitionEvaluator, ModalityAwareSAM
+from msam.coalitions import NORMALIZATIONS, VALUES, batch_shares
+from msam.models import build_classifier
+from msam.shapley import coalitions
+
+SHAPES = {"image": (1, 12, 12), "sensor": (2, 20), "text": (5, 7), "meta": (6,)}
+KINDS = {"image": "image", "sensor": "sensor", "text": "sequence", "meta": "vector"}
+NAMES = [["image", "sensor"], ["image", "sensor", "meta"], list(SHAPES)]
+LABELS = torch.arange(9) % 4
+
+
+def classifier(names, fusion="early", size=9):
+    torch.manual_seed(0)
+    model = build_classifier({m: KINDS[m] for m in names}, {m: SHAPES[m] for m in names}, 4, fusion, 8)
+    inputs = {m: torch.randn(size, *SHAPES[m]) for m in names}
+    model(inputs)  # moves the running statistics away from their start
+    return model, inputs
+
+
+class Net(nn.Module):
+    """Two modalities and a mask, any way it is called; BatchNorm and dropout in between."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop = nn.BatchNorm1d(7), nn.Dropout(0.5)
+        self.head = nn.Sequential(nn.Linear(7, 8), nn.Tanh(), nn.Linear(8, 4))
+
+    def forward(self, image, audio, mask=None):
+        joined = torch.cat([image if mask is None else image * mask, audio], 1)
+        return self.head(self.drop(self.norm(joined)))
+
+
+class DictNet(Net):
+    def forward(self, batch, mask=None):
+        return super().forward(batch["image"], batch["audio"], mask)
+
+
+def net(kind=Net):
+    torch.manual_seed(1)
+    model = kind()
+    image, audio = torch.randn(9, 3) + 1, torch.randn(9, 4)
+    model({"image": image, "audio": audio}) if kind is DictNet else model(image, audio)
+    return model, image, audio
+
+
+def by_hand(model, inputs, modalities):
+    """Every coalition by a full forward of a copy of the model."""
+    model = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        return {
+            present: model({m: x if m in present else torch.zeros_like(x) for m, x in inputs.items()})
+            for present in coalitions(tuple(modalities))
+        }
+
+
+def assert_same(found, expected, **tolerance):
+    assert list(found) == list(expected)
+    for coalition, logits in expected.items():
+        torch.testing.assert_close(found[coalition], logits, **tolerance)
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+@pytest.mark.parametrize("names", NAMES, ids=len)
+def test_a_model_that_shares_features_answers_as_by_hand_and_as_one_that_does_not(names, fusion):
+    model, inputs = classifier(names, fusion)
+    expected = by_hand(model, inputs, names)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    assert_same(CoalitionEvaluator(model).logits(inputs), expected, rtol=1e-4, atol=1e-5)
+    assert not calls  # `encode` and `fuse` alone
+    whole = CoalitionEvaluator(model, output=lambda out: out)
+    assert_same(whole.logits(inputs), expected, rtol=0, atol=0)
+    assert len(calls) == 2 ** len(names) - 1
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("names", NAMES, ids=len)
+def test_shares_are_those_of_the_coalitions(names, value, normalization):
+    model, inputs = classifier(names)
+    logits = torch.stack(list(by_hand(model, inputs, names).values()))
+    expected = batch_shares(logits, LABELS, names, value, normalization)
+    evaluator = CoalitionEvaluator(model, value=value, normalization=normalization)
+    shares = evaluator.shares(LABELS, inputs)
+    assert list(shares) == names
+    torch.testing.assert_close(torch.stack(list(shares.values())), expected, rtol=1e-3, atol=1e-4)
+    assert all(share.shape == () for share in shares.values())
+    assert torch.equal(evaluator.dominant_share(LABELS, inputs), max(shares.values()))
+
+
+def test_every_way_to_call_a_model_gives_the_same():
+    model, image, audio = net()
+    twin, *_ = net(DictNet)
+    named = {"image": image, "audio": audio}
+    expected = by_hand(twin, named, ["image", "audio"])
+    exact = {"rtol": 0, "atol": 0}
+    assert_same(CoalitionEvaluator(twin).logits(named), expected, **exact)
+    for args, kwargs in (((), named), ((image, audio), {}), ((image,), {"audio": audio})):
+        assert_same(CoalitionEvaluator(model).logits(*args, **kwargs), expected, **exact)
+
+
+@pytest.mark.parametrize("way", ["positional", "keyword", "dict"])
+def test_inputs_that_are_no_modality_are_passed_as_they_are(way):
+    model, image, audio = net(DictNet if way == "dict" else Net)
+    mask = (torch.arange(9) % 2).float()[:, None]
+    evaluator = CoalitionEvaluator(model, modalities=("image", "audio"))
+    if way == "positional":
+        found = evaluator.logits(image, audio, mask)
+    elif way == "keyword":
+        found = evaluator.logits(image, audio, mask=mask)
+    else:
+        found = evaluator.logits({"image": image, "audio": audio}, mask=mask)
+    twin, *_ = net(DictNet)
+    assert_same(found, by_hand(twin, {"image": image * mask, "audio": audio}, ["image", "audio"]))
+
+
+@pytest.mark.parametrize("output", [None, lambda out: out])
+def test_a_modality_that_is_not_named_is_always_there(output):
+    names = ["image", "sensor", "meta"]
+    model, inputs = classifier(names)
+    found = CoalitionEvaluator(model, modalities=["meta", "image"], output=output).logits(inputs)
+    truth = by_hand(model, inputs, names)
+    expected = {s: truth[s | {"sensor"}] for s in coalitions(("meta", "image"))}
+    assert_same(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_that_a_sharing_model_does_not_know_are_not_lost():
+    model, inputs = classifier(["image", "sensor"])
+    found = CoalitionEvaluator(model).logits({**inputs, "length": 3})
+    assert_same(found, by_hand(model, inputs, ["image", "sensor"]), rtol=1e-4, atol=1e-5)
+
+
+def test_token_numbers_are_muted_as_numbers():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.linear = nn.Embedding(10, 4), nn.Linear(3, 4)
+
+        modalities = ("tokens", "meta")
+
+        def encode(self, inputs):
+            return {"tokens": self.words(inputs["tokens"]).mean(1), "meta": self.linear(inputs["meta"])}
+
+        def fuse(self, features):
+            return sum(features.values())
+
+        def forward(self, inputs):
+            return self.fuse(self.encode(inputs))
+
+    model, inputs = Tokens(), {"tokens": torch.randint(1, 10, (9, 5)), "meta": torch.randn(9, 3)}
+    assert_same(CoalitionEvaluator(model).logits(inputs), by_hand(model, inputs, model.modalities))
+
+
+def test_a_function_as_value_and_what_is_not_a_tensor_as_output():
+    class Output(Net):
+        def forward(self, image, audio):
+            return SimpleNamespace(logits=super().forward(image, audio))
+
+    model, image, audio = net(Output)
+    plain, *_ = net()
+    expected = CoalitionEvaluator(plain, value="loss").shares(LABELS, image, audio)
+    evaluator = CoalitionEvaluator(model, value=VALUES["loss"], output=lambda out: out.logits)
+    assert evaluator.shares(LABELS, image, audio) == expected
+
+    def right(logits, labels):
+        return (logits.argmax(-1) == labels).sum(-1)  # whole numbers
+
+    counted = CoalitionEvaluator(plain, value=right).shares(LABELS, image, audio)
+    accuracy = CoalitionEvaluator(plain).shares(LABELS, image, audio)
+    for m, share in counted.items():
+        torch.testing.assert_close(share, accuracy[m])
+
+
+@pytest.mark.parametrize("kind", ["shared", "whole", "noisy"])
+def test_nothing_of_the_model_or_of_the_random_numbers_changes(kind):
+    class Noisy(Net):
+        def forward(self, image, audio):
+            return super().forward(image + torch.randn_like(image), F.dropout(audio, training=True))
+
+    if kind == "shared":
+        model, inputs = classifier(["image", "sensor"])
+        args = (inputs,)
+        model.encoders["image"].eval()
+    else:
+        model, *args = net(Noisy if kind == "noisy" else Net)
+        model.norm.eval()
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    state, flags = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    random = torch.get_rng_state()
+    evaluator = CoalitionEvaluator(model)
+    logits, share = evaluator.logits(*args), evaluator.dominant_share(LABELS, *args)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [m.training for m in model.modules()] == flags
+    assert any(flags)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(p.grad, torch.ones_like(p)) for p in model.parameters())
+    assert not any(z.requires_grad for z in (*logits.values(), share))
+
+
+def test_training_flags_come_back_after_an_error():
+    model, image, audio = net()
+    with pytest.raises(RuntimeError):
+        CoalitionEvaluator(model).logits(image, audio[:3])
+    assert all(m.training for m in model.modules())
+
+
+def test_autocast_is_the_callers():
+    model, image, audio = net()
+    evaluator = CoalitionEvaluator(model, value="probability")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {z.dtype for z in evaluator.logits(image, audio).values()} == {torch.bfloat16}
+        share = evaluator.dominant_share(LABELS, image, audio)
+        F.cross_entropy(model(image, audio), LABELS).backward()
+    assert share.dtype == torch.float32
+    torch.testing.assert_close(share, evaluator.dominant_share(LABELS, image, audio), rtol=0.02, atol=0.02)
+    assert all(p.grad is not None for p in model.parameters())  # no weight was cached without its gradient
+
+
+def test_wrappers_are_looked_through():
+    model, image, audio = net()
+    expected = CoalitionEvaluator(model).logits(image, audio)
+    for wrapped in (nn.DataParallel(model), torch.compile(model), torch.compile(nn.DataParallel(model))):
+        evaluator = CoalitionEvaluator(wrapped)
+        assert evaluator.model is model
+        assert_same(evaluator.logits(image, audio), expected, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_distributed_model_trains_on_after_an_evaluation(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rank", rank=0, world_size=1)
+    try:
+        model, image, audio = net()
+        parallel = nn.parallel.DistributedDataParallel(model)
+        evaluator = CoalitionEvaluator(parallel)
+        optimizer = ModalityAwareSAM(parallel.parameters(), torch.optim.SGD, rho=0.05, lr=0.1)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = F.cross_entropy(parallel(image, audio), LABELS)
+            loss.backward()
+            return loss
+
+        losses = [
+            float(optimizer.step(closure, share=lambda: evaluator.dominant_share(LABELS, image, audio)))
+            for _ in range(20)
+        ]
+        assert min(losses[-5:]) < losses[0]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_the_share_steers_a_step_as_the_same_number_does():
+    trained = []
+    for read in (True, False):
+        model, image, audio = net()
+        optimizer = ModalityAwareSAM(model.parameters(), torch.optim.SGD, rho=0.5, lr=0.1)
+        evaluator = CoalitionEvaluator(model, value="loss", normalization="softmax")
+
+        def closure(model=model, image=image, audio=audio, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(image, audio), LABELS)
+            loss.backward()
+            return loss
+
+        seen = []
+
+        def share(evaluator=evaluator, image=image, audio=audio, seen=seen):
+            seen.append(evaluator.dominant_share(LABELS, image, audio))
+            return seen[0]
+
+        torch.manual_seed(5)
+        optimizer.step(closure, share=share if read else trained[0][1])
+        trained.append((model.state_dict(), seen[0] if read else None, torch.get_rng_state()))
+    (first, number, random), (second, _, other) = trained
+    assert 0.5 < number < 1
+    assert torch.equal(random, other)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+IMAGE, AUDIO = torch.ones(9, 3), torch.ones(9, 4)
+
+
+class Loose(Net):
+    def forward(self, *inputs, **named):
+        return super().forward(*inputs, **named)
+
+
+class Flat(Net):
+    def forward(self, image, audio):
+        return super().forward(image, audio).argmax(1)
+
+
+class Pair(Net):
+    def forward(self, image, audio):
+        return super().forward(image, audio), image
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "args", "kwargs", "error", "message"),
+    [
+        (Net, {"value": "acc"}, (), {}, ValueError, "unknown value 'acc'; choose from accuracy, prob"),
+        (Net, {"normalization": "l2"}, (), {}, ValueError, "unknown normalization 'l2'; choose from linear"),
+        (Net, {"modalities": ()}, (), {}, ValueError, "one name or more, each once, not ()"),
+        (Net, {"modalities": ("image", "image")}, (), {}, ValueError, "each once, not ('image', 'image')"),
+        (
+            Net,
+            {"modalities": ("video",)},
+            (IMAGE, AUDIO),
+            {},
+            ValueError,
+            "'video'; the inputs are image, audio",
+        ),
+        (Net, {}, (), {}, ValueError, "there is no modality"),
+        (Net, {}, ({},), {}, ValueError, "there is no modality"),
+        (Net, {}, (IMAGE, [1.0]), {}, TypeError, "input 'audio' is no tensor but list; say which"),
+        (Net, {}, (IMAGE, AUDIO, None), {}, TypeError, "input 'mask' is no tensor but NoneType; say which"),
+        (Net, {}, (IMAGE, AUDIO), {"image": IMAGE}, ValueError, "two inputs have the name 'image'"),
+        (Loose, {}, (IMAGE, AUDIO), {}, ValueError, "forward has names for 0 of the 2 positional inputs"),
+        (Flat, {}, (IMAGE, AUDIO), {}, ValueError, "must be logits, B x C, not [9]; `output` can take"),
+        (Pair, {}, (IMAGE, AUDIO), {}, ValueError, "must be logits, B x C, not tuple; `output` can take"),
+    ],
+)
+def test_mistakes_are_named(kind, settings, args, kwargs, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        CoalitionEvaluator(kind(), **settings).logits(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "message"),
+    [
+        (LABELS[:4], {}, "the logits have 9 rows, so labels must have shape [9], not [4]"),
+        (F.one_hot(LABELS), {}, "must have shape [9], not [9, 4]"),
+        (
+            LABELS,
+            {"value": lambda logits, labels: logits.mean(-1)},
+            "shape [3, 9, 4] into shape [3], not [3, 9]",
+        ),
+        (LABELS, {"value": lambda logits, labels: logits.mean()}, "into shape [3], not []"),
+    ],
+)
+def test_mistakes_in_labels_and_values_are_named(labels, settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CoalitionEvaluator(Net(), **settings).shares(labels, IMAGE, AUDIO)
+
+
+def test_a_sharing_model_without_one_of_its_modalities():
+    model, inputs = classifier(["image", "sensor"])
+    del inputs["sensor"]
+    with pytest.raises(ValueError, match="no input has the name of modality 'sensor'; the inputs are image"):
+        CoalitionEvaluator(model).logits(inputs)
