@@ -13,12 +13,15 @@ EPSILON = 1e-12
 
 def global_norm(gradients: list[Tensor]) -> Tensor:
     """L2 norm over all entries of all tensors, a 0-dim tensor (no host synchronization)."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    half = any(g.dtype in (torch.float16, torch.bfloat16) for g in gradients)
+    norms = torch._foreach_norm(gradients, 2, torch.float32 if half else None)
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def ascend(
     parameters: list[Tensor], gradients: list[Tensor], radii: list[float], adaptive: bool = False
-) -> None:
+) -> Tensor:
     """Move every parameter in place by eps = rho * g / ||g||_2 (M-SAM Algorithm 1, line 5; SAM Eq. 2).
 
     Args:
@@ -27,16 +30,21 @@ def ascend(
         radii: one perturbation radius rho a parameter, in units of the weights.
         adaptive: eps = rho * w^2 * g / || |w| * g ||_2, entry by entry (ASAM, Kwon et al., ICML 2021, Eq. 8,
             without the constant beside |w|); rho then has no unit.
+
+    Returns:
+        The norm that eps was divided by, 0-dim.
     """
     eps = gradients
     if adaptive:
         sizes = list(torch._foreach_abs(parameters))
         eps = list(torch._foreach_mul(gradients, sizes))  # type: ignore[arg-type]
-    eps = list(torch._foreach_div(eps, global_norm(eps) + EPSILON))
+    norm = global_norm(eps)
+    eps = list(torch._foreach_div(eps, norm + EPSILON))
     if adaptive:
         torch._foreach_mul_(eps, sizes)  # type: ignore[arg-type]
     torch._foreach_mul_(eps, radii)
     torch._foreach_add_(parameters, eps)
+    return norm
 
 
 def interpolate(
@@ -47,12 +55,15 @@ def interpolate(
     A missing gradient (None) counts as zero; None where both are missing. Exact at share 0 and 1.
     """
     whole = [(g, h) for g, h in zip(clean, perturbed, strict=True) if g is not None and h is not None]
-    if isinstance(share, float) and len(whole) == len(clean):
+    sharded = any(hasattr(g, "full_tensor") for g, _ in whole)  # torch shards no _foreach_lerp
+    if isinstance(share, float) and len(whole) == len(clean) and not sharded:
         return list(torch._foreach_lerp([g for g, _ in whole], [h for _, h in whole], share))
     mixed: list[Tensor | None] = []
     for g, h in zip(clean, perturbed, strict=True):
         if g is None or h is None:
             mixed.append(h * share if h is not None else g * (1 - share) if g is not None else None)
+        elif isinstance(share, float):
+            mixed.append(torch.lerp(g, h, share))
         else:
             mixed.append(torch.lerp(g, h, torch.as_tensor(share, dtype=g.dtype, device=g.device)))
     return mixed

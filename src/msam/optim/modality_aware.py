@@ -12,21 +12,25 @@ With L_d = v_d L and L_s = (1 - v_d) L, v_d the share of the dominant modality, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msam.optim import _update
-from msam.optim.sam import SAM, Closure
+from msam.optim import _update, _workers
+from msam.optim.sam import SAM, Closure, FirstPass
 
 
 class ModalityAwareSAM(SAM):
     """M-SAM around any `torch.optim` optimizer; the constructor is that of `SAM`.
 
     Param groups may carry `modality`, the name of the modality whose encoder they are; needed only
-    for `step(..., dominant=name)`. Not to be confused with Momentum-SAM, which also goes by MSAM.
+    for `step(..., dominant=name)`. Several workers average their shares, so that they take the same
+    step; with DistributedDataParallel this needs `ddp`. Not to be confused with Momentum-SAM, which also
+    goes by MSAM.
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
@@ -63,10 +67,11 @@ class ModalityAwareSAM(SAM):
             The loss of the first pass, at the unperturbed weights.
 
         Raises:
-            ValueError: share is outside [0, 1] or not a number, or no group has the modality `dominant`.
+            ValueError: share is outside [0, 1] or, though the loss is finite, not a number; no group has the
+                modality `dominant`; or a gradient is sparse.
         """
         first = self._first_pass(closure)
-        share = _checked_share(share() if callable(share) else share)
+        share = self._agreed(_checked_share(share() if callable(share) else share, first.loss))
         groups = self._groups_of(dominant() if callable(dominant) else dominant)
         added: list[Tensor | None] = []
         if rest is not None:
@@ -74,16 +79,44 @@ class ModalityAwareSAM(SAM):
             with torch.enable_grad():
                 rest()
             added = self._detach_gradients()
-        self.second_pass(closure, first, groups)
+        loss, norm = self.second_pass(closure, first, groups)
         with torch.no_grad():
-            mixed = _update.interpolate(first.gradients, [p.grad for p in self._parameters], share)
+            perturbed = self._gradients()
+            mixed = _update.interpolate(self._clean(first.gradients, perturbed), perturbed, share)
             for p, gradient in zip(self._parameters, mixed, strict=True):
                 p.grad = gradient
             for p, gradient in zip(self._parameters, added, strict=bool(added)):
                 if gradient is not None:
                     p.grad = gradient if p.grad is None else p.grad.add_(gradient)
-        self.base.step()
+        self._update_weights([first.loss, loss], norm)
         return first.loss
+
+    def _first_pass(self, closure: Closure) -> FirstPass:
+        first = super()._first_pass(closure)
+        if self.ddp is None or not self.ddp.gradient_as_bucket_view:
+            return first
+        return replace(first, gradients=[g if g is None else g.clone() for g in first.gradients])
+
+    def _clean(self, clean: list[Tensor | None], perturbed: list[Tensor | None]) -> list[Tensor | None]:
+        """The gradients of the first pass, averaged over the workers if these have not done so.
+
+        Then those alone count that have a partner in the second pass, which are the same on all workers.
+        """
+        if self.sync_perturbation:
+            return clean
+        pairs = list(zip(clean, perturbed, strict=True))
+        known = [torch.zeros_like(h) if g is None else g for g, h in pairs if h is not None]
+        averages = iter(_workers.average(known, self._workers()))
+        return [None if h is None else next(averages) for h in perturbed]
+
+    def _agreed(self, share: float | Tensor) -> float | Tensor:
+        """The mean share of the workers."""
+        workers = self._workers()
+        if not workers:
+            return share
+        value = torch.as_tensor(share, dtype=torch.float64, device=self._parameters[0].device)
+        (mean,) = _workers.average([value], workers)
+        return mean if mean.device.type == "cuda" else float(mean)
 
     def _groups_of(self, modality: str | None) -> list[dict[str, Any]]:
         if modality is None:
@@ -95,11 +128,12 @@ class ModalityAwareSAM(SAM):
         return groups
 
 
-def _checked_share(share: float | Tensor) -> float | Tensor:
+def _checked_share(share: float | Tensor, loss: Tensor) -> float | Tensor:
+    """NaN passes where it follows from the loss: the step is then skipped, with that of the other workers."""
     if isinstance(share, Tensor) and share.device.type == "cuda":
-        torch._assert_async((share >= 0) & (share <= 1))
-    elif not 0 <= share <= 1:
-        raise ValueError(f"share must lie in [0, 1], not {float(share)}")
-    else:
-        share = float(share)  # a number is the faster weight, and on the CPU reading it is free
+        torch._assert_async((share >= 0) & (share <= 1) | share.isnan() & ~loss.isfinite())
+        return share
+    share = float(share)  # a number is the faster weight, and on the CPU reading it is free
+    if not 0 <= share <= 1 and not (math.isnan(share) and not math.isfinite(loss)):
+        raise ValueError(f"share must lie in [0, 1], not {share}")
     return share

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from msam.optim import _passes, _update
+from msam.optim import _passes, _update, _workers
 
 Closure = Callable[[], Tensor]
 
@@ -30,16 +31,34 @@ class SAM(torch.optim.Optimizer):
     statistics move in the first pass only, both passes draw the same random numbers of torch (dropout),
     and outside `step` the weights are never the perturbed ones, whatever the closure raises.
 
+    A step whose losses or gradients are not finite, in either pass, moves neither weights nor state and is
+    counted in `skipped`. Gradients are accumulated by a closure that loops over micro-batches and returns the
+    sum of their losses. What should happen to the final gradient alone is a hook of the base optimizer:
+
+        optimizer.base.register_step_pre_hook(lambda *_: clip_grad_norm_(model.parameters(), 1.0))
+
     Args:
         params: parameters or param groups. A group may carry its own `rho`. None if `base` is an instance.
         base: optimizer class, or an instance that already holds the parameters.
         rho: radius of the perturbation in weight space, >= 0.
         adaptive: scale the perturbation by the weights (ASAM, Kwon et al., ICML 2021):
             `eps = rho * w^2 * g / || |w| * g ||_2`. Its radii are about ten times as large.
+        scaler: scales the loss that the closure runs `backward` on. Call its `update` after `step`; its
+            `unscale_` and `step` are called here.
+        ddp: the model, if it is trained by several workers. `SAM` needs it only for a local perturbation,
+            `ModalityAwareSAM` always. Models of `fully_shard` are not passed.
+        sync_perturbation: perturb along the gradient of all workers; else every worker along its own
+            (m-sharpness), without communication in the first pass.
+        skip_nonfinite: skip and count steps that are not finite. It costs one host synchronization a step on
+            a GPU; without it there is none, and only a scaler looks at the gradients.
         **base_kwargs: passed to the class `base`, for example `lr` and `momentum`.
 
+    Attributes:
+        base: the base optimizer; groups and state are shared with it.
+        skipped: number of skipped steps.
+
     Raises:
-        ValueError: rho is negative or not finite, or arguments contradict each other.
+        ValueError: rho is negative or not finite, a parameter is complex, or arguments contradict each other.
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
@@ -60,26 +79,37 @@ class SAM(torch.optim.Optimizer):
         *,
         rho: float = 0.05,
         adaptive: bool = False,
+        scaler: torch.amp.GradScaler | None = None,
+        ddp: DistributedDataParallel | None = None,
+        sync_perturbation: bool = True,
+        skip_nonfinite: bool = True,
         **base_kwargs: Any,
     ) -> None:
+        if ddp is None and not sync_perturbation:
+            raise ValueError("sync_perturbation=False needs the DistributedDataParallel model as ddp")
         base = _as_instance(params, base, base_kwargs)
         super().__init__(base.param_groups, {"rho": rho})
-        self.base, self.adaptive = base, adaptive
+        self.base, self.adaptive, self.scaler, self.ddp = base, adaptive, scaler, ddp
+        self.sync_perturbation, self.skip_nonfinite, self.skipped = sync_perturbation, skip_nonfinite, 0
         self._link()
 
     def _link(self) -> None:
         """Let groups and state be those of the base optimizer, so that schedulers and checkpoints see one."""
         self.param_groups = self.base.param_groups
         self.state = self.base.state
+        for group in self.param_groups:
+            group.setdefault("rho", self.defaults["rho"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base": self.base, "adaptive": self.adaptive}
+        own = ("base", "adaptive", "scaler", "ddp", "sync_perturbation", "skip_nonfinite", "skipped")
+        return super().__getstate__() | {name: self.__dict__[name] for name in own}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, which may carry its own `rho` (and `modality`)."""
         rho = param_group.setdefault("rho", self.defaults["rho"])
         if not (math.isfinite(rho) and rho >= 0):
             raise ValueError(f"rho must be finite and >= 0, not {rho}")
+        _refuse_complex(param_group)
         if "base" in self.__dict__:
             self.base.add_param_group(param_group)
         else:
@@ -90,7 +120,7 @@ class SAM(torch.optim.Optimizer):
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` of this or of the base optimizer returned."""
         self.base.load_state_dict(state_dict)
         self._link()
 
@@ -102,61 +132,105 @@ class SAM(torch.optim.Optimizer):
 
         Returns:
             The loss of the first pass, at the unperturbed weights.
+
+        Raises:
+            ValueError: a gradient is sparse.
         """
         first = self._first_pass(closure)
-        self.second_pass(closure, first, self.param_groups)
-        self.base.step()
+        loss, norm = self.second_pass(closure, first, self.param_groups)
+        self._update_weights([first.loss, loss], norm)
         return first.loss
 
     @property
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
+    def _gradients(self) -> list[Tensor | None]:
+        gradients = [p.grad for p in self._parameters]
+        if any(g is not None and g.layout is not torch.strided for g in gradients):
+            raise ValueError("SAM is not defined for sparse gradients: use dense ones, as with sparse=False")
+        return gradients
+
     def _first_pass(self, closure: Closure) -> FirstPass:
         before = _passes.random_state(self._parameters)
-        with torch.enable_grad():
+        alone = nullcontext() if self.ddp is None or self.sync_perturbation else self.ddp.no_sync()
+        with alone, torch.enable_grad():
             loss = closure()
-        return FirstPass(loss.detach(), [p.grad for p in self._parameters], before)
+        return FirstPass(loss.detach(), self._gradients(), before)
 
-    def second_pass(self, closure: Closure, first: FirstPass, groups: list[dict[str, Any]]) -> None:
+    def second_pass(
+        self, closure: Closure, first: FirstPass, groups: list[dict[str, Any]]
+    ) -> tuple[Tensor, Tensor]:
         """Leave the gradients at w + eps in `grad`, with eps along the gradients of `first` in the groups.
 
         The weights are w again afterwards, BatchNorm statistics stay, random numbers are those of the
         first pass.
+
+        Returns:
+            The loss at w + eps and the norm of the gradients of `first` in the groups, both 0-dim.
         """
         after = _passes.random_state(self._parameters)
-        with self._perturbed(first, groups), _passes.frozen_batch_norm(), torch.enable_grad():
+        with self._perturbed(first, groups) as norm, _passes.frozen_batch_norm(), torch.enable_grad():
             self._detach_gradients()
             _passes.set_random_state(first.random_state)
             try:
-                closure()
+                loss = closure()
             finally:
                 _passes.set_random_state(after)
+        return loss.detach(), norm
+
+    def _update_weights(self, losses: list[Tensor], norm: Tensor) -> None:
+        """Step of the base optimizer, unless a loss, the norm of pass 1 or a gradient is not finite."""
+        gradients = [g for g in self._gradients() if g is not None]
+        if self.scaler is not None and gradients:
+            with torch.no_grad():
+                gradients[0].add_(norm - norm)  # 0, or NaN, by which the scaler notices the first pass
+            self.scaler.unscale_(self.base)
+        if self.skip_nonfinite and not self._finite(losses, norm, gradients):
+            self.skipped += 1
+        elif self.scaler is not None and gradients:
+            self.scaler.step(self.base)
+        else:
+            self.base.step()
+
+    @torch.no_grad()
+    def _finite(self, losses: list[Tensor], norm: Tensor, gradients: list[Tensor]) -> bool:
+        """The same on all workers: they have the same gradients, and average their losses if they can."""
+        check = norm + _update.global_norm(gradients) if gradients else norm
+        workers = self._workers()
+        if workers or not _workers.several():
+            check = check + sum(losses)
+        return math.isfinite(_workers.average([check], workers)[0])
+
+    def _workers(self) -> list[Any]:
+        return _workers.groups_of(self.ddp, self._parameters)
 
     def _detach_gradients(self) -> list[Tensor | None]:
         """Take the gradients away, so that the next backward pass writes into new tensors."""
-        gradients = [p.grad for p in self._parameters]
+        gradients = self._gradients()
         for p in self._parameters:
             p.grad = None
         return gradients
 
     @contextmanager
-    def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]]) -> Iterator[None]:
+    def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]]) -> Iterator[Tensor]:
         rho = {p: group["rho"] for group in groups for p in group["params"]}
         pairs = zip(self._parameters, first.gradients, strict=True)
         moved = [(p, g) for p, g in pairs if p in rho and g is not None]
         if not moved:
-            yield
+            yield first.loss.new_zeros(())
             return
         weights, gradients = map(list, zip(*moved, strict=True))
         kept = [w.detach().clone() for w in weights]
         try:
             with torch.no_grad():
-                _update.ascend(weights, gradients, [rho[w] for w in weights], self.adaptive)
-            yield
+                norm = _update.ascend(weights, gradients, [rho[w] for w in weights], self.adaptive)
+            torch.clear_autocast_cache()  # of casts of w, where autocast is on around the step
+            yield norm
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(weights, kept)
+                torch._foreach_copy_(_workers.local(weights), _workers.local(kept))
+            torch.clear_autocast_cache()
 
 
 @dataclass(frozen=True)
@@ -180,3 +254,10 @@ def _as_instance(
     if params is None:
         raise ValueError("params=None needs an optimizer instance as base")
     return base(params, **base_kwargs)
+
+
+def _refuse_complex(param_group: dict[str, Any]) -> None:
+    params = param_group["params"]
+    param_group["params"] = params = [params] if isinstance(params, Tensor) else list(params)
+    if any(p[1].is_complex() if isinstance(p, tuple) else p.is_complex() for p in params):
+        raise ValueError("SAM is not defined for complex parameters: use torch.view_as_real")
