@@ -25,6 +25,9 @@ from msam.optim._passes import RandomState, random_state, set_random_state
 
 EVALUATION_BATCH = 512
 
+STACKED = "stacked"
+"""Word in `fast` for a cell whose seeds may be trained together (`msam.stacked`)."""
+
 
 def batches(split: Split, size: int, order: torch.Generator) -> Iterator[Split]:
     """Shuffled batches of the split; an incomplete last batch is left out (BatchNorm needs more than one).
@@ -34,7 +37,7 @@ def batches(split: Split, size: int, order: torch.Generator) -> Iterator[Split]:
     device = split.labels.device
     for index in torch.randperm(len(split), generator=order).split(size):
         if len(index) == min(size, len(split)):
-            inputs = {m: _sent(x[index.to(x.device)], device) for m, x in split.inputs.items()}
+            inputs = {m: sent(x[index.to(x.device)], device) for m, x in split.inputs.items()}
             yield Split(inputs, split.labels[index.to(device)].flatten())
 
 
@@ -46,7 +49,7 @@ def with_label_noise(split: Split, fraction: float, classes: int, seed: int) -> 
     return replace(split, labels=(split.labels + shift.to(split.labels.device)) % classes)
 
 
-def _sent(x: Tensor, device: torch.device) -> Tensor:
+def sent(x: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device; from the host's memory without waiting for the copy."""
     return x if x.device == device else x.pin_memory().to(device, non_blocking=True)
 
@@ -68,7 +71,7 @@ def evaluate(model: MultimodalClassifier, split: Split) -> dict[str, Any]:
     with evaluation_mode(model):
         for start in range(0, len(split), EVALUATION_BATCH):
             inputs = {
-                m: _sent(split.inputs[m][start : start + EVALUATION_BATCH], labels.device) for m in names
+                m: sent(split.inputs[m][start : start + EVALUATION_BATCH], labels.device) for m in names
             }
             features = model.encode(inputs)
             parts.append(coalition_logits(model, inputs, features))
@@ -102,7 +105,7 @@ def squared_gradient_norm(model: MultimodalClassifier, split: Split) -> float:
     with evaluation_mode(model):
         for start in range(0, len(split), EVALUATION_BATCH):
             stop = start + EVALUATION_BATCH
-            inputs = {m: _sent(split.inputs[m][start:stop], labels.device) for m in model.modalities}
+            inputs = {m: sent(split.inputs[m][start:stop], labels.device) for m in model.modalities}
             own = labels[start * per_example : stop * per_example]
             loss = F.cross_entropy(model(inputs), own, reduction="sum") / len(labels)
             torch._foreach_add_(total, torch.autograd.grad(loss, parameters, materialize_grads=True))
@@ -110,7 +113,7 @@ def squared_gradient_norm(model: MultimodalClassifier, split: Split) -> float:
 
 
 @dataclass
-class _Run:
+class Run:
     """Where the training of a seed stands after an epoch; saved and loaded as one object."""
 
     model: MultimodalClassifier
@@ -132,7 +135,7 @@ class _Run:
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> _Run:
+    def load(cls, path: Path) -> Run:
         """Read a checkpoint of our own (a pickle: never one from elsewhere) and set torch's random state."""
         content = torch.load(path, weights_only=False)
         order = torch.Generator()
@@ -142,7 +145,8 @@ class _Run:
         return run
 
 
-def _start(config: Mapping[str, Any], dataset: Dataset, seed: int) -> _Run:
+def start(config: Mapping[str, Any], dataset: Dataset, seed: int) -> Run:
+    """A run before its first epoch: network, optimizer and method, built after the seed is set."""
     torch.manual_seed(seed)
     method = methods.build(config["method"], config["options"])
     method.check(config["fusion"], dataset.modalities)
@@ -155,19 +159,24 @@ def _start(config: Mapping[str, Any], dataset: Dataset, seed: int) -> _Run:
         config["fusion"],
         config["width"],
         config.get("size", "small"),
-        config.get("fast", ()),
+        [word for word in config.get("fast", ()) if word != STACKED],
     ).to(train.labels.device)
-    settings = config["optimizer"]
-    base = plain_sgd()(
-        model.param_groups(),
-        lr=settings["lr"],
-        momentum=settings["momentum"],
-        weight_decay=settings["weight_decay"],
-    )
+    base = base_optimizer(model.param_groups(), config)
     method.setup(model, base, config)
+    return Run(model, base, method, base_schedule(base, config), torch.Generator().manual_seed(seed))
+
+
+def base_optimizer(parameters: Iterable[Any], config: Mapping[str, Any]) -> Optimizer:
+    """SGD with the settings of a cell, on parameters or param groups."""
+    settings = {name: config["optimizer"][name] for name in ("lr", "momentum", "weight_decay")}
+    return plain_sgd()(parameters, **settings)
+
+
+def base_schedule(base: Optimizer, config: Mapping[str, Any]) -> LRScheduler:
+    """The learning rate, times `gamma` after each of the fractions `milestones` of the epochs."""
+    settings = config["optimizer"]
     milestones = [round(fraction * config["epochs"]) for fraction in settings["milestones"]]
-    schedule = MultiStepLR(base, milestones, settings["gamma"])
-    return _Run(model, base, method, schedule, torch.Generator().manual_seed(seed))
+    return MultiStepLR(base, milestones, settings["gamma"])
 
 
 def train_seed(
@@ -200,44 +209,77 @@ def train_seed(
     """
     started = time.perf_counter()
     kept = checkpoint if checkpoint and checkpoint.is_file() else None
-    run = _Run.load(kept) if kept else _start(config, dataset, seed)
-    train = with_label_noise(
-        dataset.splits["train"], config.get("label_noise", 0.0), len(dataset.classes), seed
-    )
-    splits, names = {**dataset.splits, "train": train}, run.model.modalities
-    result: dict[str, Any] = {"seed": seed, "state": "done", "reason": ""}
-    for epoch in range(len(run.epochs) + 1, config["epochs"] + 1):
+    run = Run.load(kept) if kept else start(config, dataset, seed)
+    splits, reason = splits_of(config, dataset, seed), ""
+    while len(run.epochs) < config["epochs"] and not reason:
         run.model.train()
         lr = run.base.param_groups[0]["lr"]
-        reports = [run.method.step(batch) for batch in batches(train, config["batch_size"], run.order)]
+        train = batches(splits["train"], config["batch_size"], run.order)
+        reports = [run.method.step(batch) for batch in train]
         run.schedule.step()
-        run.steps += len(reports)
-        run.gradients += sum(r.gradient_evaluations for r in reports)
-        losses = torch.stack([r.loss for r in reports])
-        if not losses.isfinite().all():
-            result |= {"state": "diverged", "reason": f"the training loss is not finite in epoch {epoch}"}
-            break
-        entry = {"epoch": epoch, "lr": lr}
-        entry |= {name: evaluate(run.model, split) for name, split in splits.items()}
-        entry |= {"step_loss": float(losses.mean()), **_dominance(reports, names)}
-        if config.get("gradient_norm"):
-            entry["gradient_norm"] = squared_gradient_norm(run.model, train)
-        run.method.end_epoch(entry["validation"])
-        run.epochs.append(entry)
+        reason = end_epoch(run, config, splits, lr, reports)
         run.seconds, started = run.seconds + time.perf_counter() - started, time.perf_counter()
-        if checkpoint:
-            run.save(checkpoint)
-        progress(epoch, entry)
-    done = result["state"] == "done"
-    result |= {
-        "seconds": round(run.seconds + time.perf_counter() - started, 2),
+        if not reason:
+            if checkpoint:
+                run.save(checkpoint)
+            progress(len(run.epochs), run.epochs[-1])
+    run.seconds += time.perf_counter() - started
+    return outcome(run, config, dataset, seed, reason)
+
+
+def splits_of(config: Mapping[str, Any], dataset: Dataset, seed: int) -> dict[str, Split]:
+    """The splits that a seed sees: labels of the train split with the noise of the cell."""
+    noise = config.get("label_noise", 0.0)
+    train = with_label_noise(dataset.splits["train"], noise, len(dataset.classes), seed)
+    return {**dataset.splits, "train": train}
+
+
+def end_epoch(
+    run: Run, config: Mapping[str, Any], splits: Mapping[str, Split], lr: float, reports: list[StepReport]
+) -> str:
+    """Evaluate the network and add the epoch's entry to the run.
+
+    Args:
+        run: the run; its model has the weights after the epoch.
+        config: configuration of the cell.
+        splits: from `splits_of`.
+        lr: the learning rate in the epoch.
+        reports: of all steps of the epoch.
+
+    Returns:
+        Why the seed has diverged, then without an entry; "" if it has not.
+    """
+    run.steps += len(reports)
+    run.gradients += sum(r.gradient_evaluations for r in reports)
+    epoch, losses = len(run.epochs) + 1, torch.stack([r.loss for r in reports])
+    if not losses.isfinite().all():
+        return f"the training loss is not finite in epoch {epoch}"
+    entry = {"epoch": epoch, "lr": lr}
+    entry |= {name: evaluate(run.model, split) for name, split in splits.items()}
+    entry |= {"step_loss": float(losses.mean()), **_dominance(reports, run.model.modalities)}
+    if config.get("gradient_norm"):
+        entry["gradient_norm"] = squared_gradient_norm(run.model, splits["train"])
+    run.method.end_epoch(entry["validation"])
+    run.epochs.append(entry)
+    return ""
+
+
+def outcome(
+    run: Run, config: Mapping[str, Any], dataset: Dataset, seed: int, reason: str = ""
+) -> dict[str, Any]:
+    """The seed's entry of a record; `reason` says why it has diverged."""
+    result: dict[str, Any] = {
+        "seed": seed,
+        "state": "diverged" if reason else "done",
+        "reason": reason,
+        "seconds": round(run.seconds, 2),
         "steps": run.steps,
         "gradient_evaluations": run.gradients,
-        "peak_memory_mb": _peak_memory_mb(train.labels.device),
+        "peak_memory_mb": _peak_memory_mb(dataset.splits["train"].labels.device),
         "epochs": run.epochs,
-        "final": select(run.epochs) if done else {},
+        "final": {} if reason else select(run.epochs),
     }
-    if done and "probes" in config:
+    if not reason and "probes" in config:
         result["probes"] = probes.measure(config["probes"], run.model, dataset, seed)
     return result
 
