@@ -35,12 +35,11 @@ class CoalitionEvaluator:
     random numbers stay as they are.
 
     A model that offers `modalities`, `encode(inputs)` and `fuse(features)`, as
-    `msam.models.MultimodalClassifier` does, is encoded once. Its `encode` must treat every modality and every
-    sample by itself.
+    `msam.models.MultimodalClassifier` does, is encoded once, unless `output` is given. Its `encode` must
+    treat every modality and every sample by itself.
 
-    The wrappers of data parallelism and of `torch.compile` are looked through. With several processes each
-    has the shares of its own batch: average the share over them before the step, or their weights drift
-    apart.
+    The wrappers of data parallelism and of `torch.compile` are looked through. Each of several workers gets
+    the shares of its own batch.
 
     Args:
         model: any `nn.Module` that returns logits, B x C.

@@ -72,7 +72,7 @@ def shapley_values(values: Mapping[Coalition, Value]) -> dict[str, Value]:
             Every non-empty coalition must be there; the empty one may be absent.
 
     Returns:
-        Modality name -> Shapley value, in the shape of the values.
+        Modality name -> Shapley value, in the shape and unit of the values.
 
     Raises:
         ValueError: there is no modality, or a coalition is missing.
