@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if {"-h", "--help"} & set(given):
             print(USAGE)
             return 0
-        print(f"msam: the package {error.name} is missing: run `pip install 'msam[study]'`", file=sys.stderr)
+        study = "`pip install 'msam[study]'` brings those of the study"
+        print(f"msam: the package {error.name} is missing; {study}", file=sys.stderr)
         return 1
 
 
