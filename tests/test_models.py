@@ -64,3 +64,9 @@ def test_param_groups_hold_every_parameter_once_under_its_modality(fusion):
 def test_unknown_names_are_refused_with_the_choices(fusion, kind, message):
     with pytest.raises(ValueError, match=message):
         build_classifier({"a": kind}, {"a": (4,)}, 3, fusion, 8)
+
+
+@pytest.mark.parametrize("name", ["clear", "items", "training", "left.right"])
+def test_names_that_pytorch_needs_are_refused(name):
+    with pytest.raises(ValueError, match=f"a modality cannot be called '{name}'"):
+        build_classifier({name: "vector", "b": "vector"}, {name: (4,), "b": (4,)}, 3, "late", 8)

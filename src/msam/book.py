@@ -32,6 +32,9 @@ COMPARISON = "comparison"
 DATASETS, ONE_DATASET = "data/index", "data/"
 """The page that lists the datasets, and the folder of the page of each."""
 
+EXAMPLES = "examples"
+"""The folder of the scripts that the guides show, beside that of the pages."""
+
 AT_ONCE = 2
 STAMP = ".inputs"
 TOOLS = ("jupyter-book", "sphinx-book-theme", "papermill")
@@ -77,6 +80,7 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
             shutil.rmtree(stale, ignore_errors=True)
         execute(pages, executed, results, published)
         shutil.copytree(root / "book", source)
+        shutil.copytree(root / EXAMPLES, work / EXAMPLES, dirs_exist_ok=True)
         (source / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
         for name in pages:
             page = source / f"{name}.ipynb"
@@ -103,7 +107,7 @@ def project_root() -> Path:
 def inputs_hash(root: Path, results: Path, published: Path | None) -> str:
     """SHA-256 of all that the book is made from: records, step costs, notebooks, pages, code, tools."""
     digest = hashlib.sha256(" ".join(f"{t}={version(t)}" for t in TOOLS).encode())
-    sources = [root / "book", root / "notebooks", Path(__file__).resolve().parent]
+    sources = [root / "book", root / "notebooks", root / EXAMPLES, Path(__file__).resolve().parent]
     sources += [folder for run in (results, published) if run for folder in profiles.folders(run)]
     for folder in sources:
         digest.update(f"\0{folder}".encode())

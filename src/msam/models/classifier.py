@@ -85,8 +85,12 @@ def build_classifier(
         fast: ways to run the encoders faster, words of `FAST`.
 
     Raises:
-        ValueError: unknown fusion, size, kind, or way to be fast, or a fusion that does not fit the others.
+        ValueError: unknown fusion, size, kind, or way to be fast, a fusion that does not fit the others, or a
+            modality whose name `nn.ModuleDict` cannot hold.
     """
+    for m in kinds:
+        if "." in m or hasattr(nn.ModuleDict(), m):
+            raise ValueError(f"a modality cannot be called {m!r}: PyTorch needs that name for itself")
     if fusion not in (*FUSIONS, "psp"):
         raise ValueError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}, psp")
     if size not in SIZES:

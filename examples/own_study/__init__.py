@@ -1,0 +1,1 @@
+"""A study of your own: dataset, method, study file."""

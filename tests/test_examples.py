@@ -1,0 +1,52 @@
+"""Every script of `examples/` runs, learns, and stands in the book's guides."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+ALONE = ("accumulation", "amp", "plain", "three_modalities", "with_accelerate", "with_lightning")
+CHANCE = 0.25
+
+
+def accuracies(printed: str) -> list[float]:
+    return [float(found) for found in re.findall(r"test accuracy ([\d.]+)", printed)]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_script_learns(name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    found = accuracies(capsys.readouterr().out)
+    assert found
+    assert min(found) > 3 * CHANCE
+
+
+def test_two_processes_learn_together():
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*command, str(EXAMPLES / "ddp.py")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (found,) = accuracies(done.stdout)
+    assert found > 3 * CHANCE
+
+
+def test_the_study_of_ones_own_trains_all_its_cells(toy_data, monkeypatch, capsys):
+    monkeypatch.setenv("MSAM_CACHE", str(toy_data))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    runpy.run_path(str(EXAMPLES / "own_study" / "run.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()] == ["joint", "jitter", "sam", "msam", "mixture"]
+    assert min(accuracies(printed)) > 0.55
+
+
+def test_every_script_is_tested_and_stands_in_the_guides():
+    scripts = {p.relative_to(EXAMPLES) for p in EXAMPLES.rglob("*.*") if p.suffix in (".py", ".yaml")}
+    scripts = {str(path) for path in scripts if path.name != "__init__.py"}
+    assert {f"{name}.py" for name in (*ALONE, "ddp", "toy")} == {s for s in scripts if "/" not in s}
+    guides = (ROOT / "book" / "guides.md").read_text()
+    assert set(re.findall(r"{literalinclude} ../examples/(\S+)", guides)) == scripts
