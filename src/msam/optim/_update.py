@@ -19,6 +19,13 @@ def global_norm(gradients: list[Tensor]) -> Tensor:
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
+def fused_check(tensors: list[Tensor]) -> Tensor:
+    """A 0-dim tensor that is finite where all entries are (and can be added)."""
+    if tensors[0].device.type != "cpu" or hasattr(tensors[0], "full_tensor"):
+        return global_norm(tensors)
+    return torch._utils._flatten_dense_tensors(tensors).sum()  # on the CPU faster than a norm a tensor
+
+
 def ascend(
     parameters: list[Tensor], gradients: list[Tensor], radii: list[float], adaptive: bool = False
 ) -> Tensor:

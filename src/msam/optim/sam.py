@@ -196,11 +196,9 @@ class SAM(torch.optim.Optimizer):
     @torch.no_grad()
     def _finite(self, losses: list[Tensor], norm: Tensor, gradients: list[Tensor]) -> bool:
         """The same on all workers: they have the same gradients, and average their losses if they can."""
-        check = norm + _update.global_norm(gradients) if gradients else norm
         workers = self._workers()
-        if workers or not _workers.several():
-            check = check + sum(losses)
-        return math.isfinite(_workers.average([check], workers)[0])
+        known = [norm, *losses] if workers or not _workers.several() else [norm]
+        return math.isfinite(_workers.average([_update.fused_check(gradients + known)], workers)[0])
 
     def _workers(self) -> list[Any]:
         return _workers.groups_of(self.ddp, self._parameters)

@@ -1,0 +1,323 @@
+"""SAM and M-SAM on two processes: DistributedDataParallel and `fully_shard` against one process by hand.
+
+Both processes run all cases once and leave what came out in a file; the tests read it.
+"""
+
+from contextlib import nullcontext
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from msam import SAM, ModalityAwareSAM
+from msam.optim import reference
+
+STEPS = 3
+SHARES = (0.3, 0.9)
+RHO, LR = 0.5, 0.1
+
+
+def make_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+
+def batch(step, rank=None):
+    source = torch.Generator().manual_seed(step)
+    x = torch.randn(8, 4, generator=source, dtype=torch.float64)
+    y = torch.randint(3, (8,), generator=source)
+    part = slice(None) if rank is None else slice(4 * rank, 4 * rank + 4)
+    return x[part], y[part]
+
+
+def closure_of(model, optimizer, x, y, factor=1.0):
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss * factor
+
+    return closure
+
+
+def weights(model):
+    full = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in model.parameters()]
+    return torch.cat([p.detach().flatten() for p in full])
+
+
+def train(cls, model, optimizer, rank, share=None, steps=STEPS):
+    share = SHARES[rank] if share is None else share
+    for step in range(steps):
+        closure = closure_of(model, optimizer, *batch(step, rank))
+        optimizer.step(closure, **({"share": share} if cls is ModalityAwareSAM else {}))
+    return weights(model)
+
+
+def optimizer_of(cls, model, **settings):
+    return cls(model.parameters(), torch.optim.SGD, rho=RHO, lr=LR, momentum=0.9, **settings)
+
+
+def parallel(rank, cls, known=True, view=False, **settings):
+    ddp = DistributedDataParallel(make_net(), gradient_as_bucket_view=view)
+    return ddp, optimizer_of(cls, ddp, ddp=ddp if known else None, **settings)
+
+
+def case_synchronized_sam(rank):
+    ddp, optimizer = parallel(rank, SAM)
+    return train(SAM, ddp, optimizer, rank)
+
+
+def case_sam_that_does_not_know_of_ddp(rank):
+    ddp, optimizer = parallel(rank, SAM, known=False)
+    return train(SAM, ddp, optimizer, rank)
+
+
+def case_synchronized_msam(rank):
+    ddp, optimizer = parallel(rank, ModalityAwareSAM)
+    return train(ModalityAwareSAM, ddp, optimizer, rank)
+
+
+def case_synchronized_msam_in_views(rank):
+    ddp, optimizer = parallel(rank, ModalityAwareSAM, view=True)
+    return train(ModalityAwareSAM, ddp, optimizer, rank)
+
+
+def case_local_sam(rank):
+    ddp, optimizer = parallel(rank, SAM, sync_perturbation=False)
+    return train(SAM, ddp, optimizer, rank)
+
+
+def case_local_msam(rank):
+    ddp, optimizer = parallel(rank, ModalityAwareSAM, sync_perturbation=False)
+    return train(ModalityAwareSAM, ddp, optimizer, rank)
+
+
+def case_local_msam_in_views(rank):
+    ddp, optimizer = parallel(rank, ModalityAwareSAM, view=True, sync_perturbation=False)
+    return train(ModalityAwareSAM, ddp, optimizer, rank)
+
+
+def case_micro_batches(rank):
+    ddp, optimizer = parallel(rank, ModalityAwareSAM)
+    for step in range(STEPS):
+        x, y = batch(step, rank)
+
+        def closure(x=x, y=y):
+            optimizer.zero_grad()
+            total = 0.0
+            for i in (0, 2):
+                with ddp.no_sync() if i == 0 else nullcontext():
+                    loss = F.cross_entropy(ddp(x[i : i + 2]), y[i : i + 2]) / 2
+                    loss.backward()
+                total = total + loss.detach()
+            return total
+
+        optimizer.step(closure, share=SHARES[rank])
+    return weights(ddp)
+
+
+def case_scaled_loss(rank):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    ddp, optimizer = parallel(rank, SAM, scaler=scaler)
+    for step in range(STEPS):
+        x, y = batch(step, rank)
+
+        def closure(x=x, y=y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(ddp(x), y)
+            scaler.scale(loss).backward()
+            return loss
+
+        optimizer.step(closure)
+        scaler.update()
+    return weights(ddp)
+
+
+def case_bad_batches_of_one_worker(rank):
+    """(skipped steps, weights) after a step where worker 1 alone has a bad batch, for each way to train."""
+    results = {}
+    nan = float("nan")
+    for cls in (SAM, ModalityAwareSAM):
+        for name, settings in {
+            "known": {},
+            "local": {"sync_perturbation": False},
+            "unknown": {"known": False},
+        }.items():
+            for bad in ("loss", "input"):
+                ddp, optimizer = parallel(rank, cls, **settings)
+                x, y = batch(0, rank)
+                ill = rank == 1
+                x = x * nan if ill and bad == "input" else x
+                closure = closure_of(ddp, optimizer, x, y, nan if ill and bad == "loss" else 1.0)
+                # a share of a bad batch is no number, which only workers that know of each other can share
+                share = nan if ill and name != "unknown" else 0.5
+                optimizer.step(closure, **({"share": share} if cls is ModalityAwareSAM else {}))
+                results[cls.__name__, name, bad] = optimizer.skipped, weights(ddp)
+    return results
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.always, self.sometimes = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+        self.never = nn.Linear(4, 3).double()
+
+    def forward(self, x, both):
+        return self.always(x) + self.sometimes(x) if both else self.always(x)
+
+
+def case_a_branch_that_one_worker_uses(rank):
+    ddp = DistributedDataParallel(Branches(), find_unused_parameters=True)
+    optimizer = optimizer_of(ModalityAwareSAM, ddp, ddp=ddp, sync_perturbation=False, weight_decay=0.1)
+    x, y = batch(0, rank)
+    optimizer.step(closure_of(lambda x: ddp(x, rank == 1), optimizer, x, y), share=SHARES[rank])
+    return weights(ddp)
+
+
+def sharded():
+    from torch.distributed.fsdp import fully_shard
+
+    net = make_net()
+    fully_shard(net[0])
+    fully_shard(net)
+    return net
+
+
+def case_sharded_sam(rank):
+    net = sharded()
+    return train(SAM, net, optimizer_of(SAM, net), rank)
+
+
+def case_sharded_adaptive_sam(rank):
+    net = sharded()
+    return train(SAM, net, optimizer_of(SAM, net, adaptive=True), rank)
+
+
+def case_sharded_msam(rank):
+    net = sharded()
+    return train(ModalityAwareSAM, net, optimizer_of(ModalityAwareSAM, net), rank)
+
+
+def case_sharded_bad_batch(rank):
+    net = sharded()
+    optimizer = optimizer_of(ModalityAwareSAM, net)
+    places = [p.to_local().data_ptr() for p in net.parameters()]
+    closure = closure_of(net, optimizer, *batch(0, rank), float("nan") if rank == 1 else 1.0)
+    optimizer.step(closure, share=0.5)
+    return optimizer.skipped, weights(net), places == [p.to_local().data_ptr() for p in net.parameters()]
+
+
+CASES = {name[5:]: case for name, case in sorted(globals().items()) if name.startswith("case_")}
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", timedelta(seconds=30), rank=rank, world_size=2)
+    torch.save({name: case(rank) for name, case in CASES.items()}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def alone(cls, **settings):
+    """One process with the whole batch and the mean share."""
+    net = make_net()
+    return train(cls, net, optimizer_of(cls, net, **settings), None, share=sum(SHARES) / 2)
+
+
+def local_by_hand(share):
+    """Every worker perturbs along its own gradient; share 1 is SAM."""
+    net = make_net()
+    base = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9)
+    for step in range(STEPS):
+        mixes = []
+        for rank in range(2):
+            x, y = batch(step, rank)
+
+            def loss(model, x=x, y=y):
+                return F.cross_entropy(model(x), y)
+
+            clean = reference.gradients_of(net, loss)
+            perturbed = reference.gradients_at_perturbed(net, loss, clean, RHO)
+            mixes.append({n: share * perturbed[n] + (1 - share) * clean[n] for n in clean})
+        for name, p in net.named_parameters():
+            p.grad = (mixes[0][name] + mixes[1][name]) / 2
+        base.step()
+    return weights(net)
+
+
+EXPECTED = {
+    "synchronized_sam": lambda: alone(SAM),
+    "sam_that_does_not_know_of_ddp": lambda: alone(SAM),
+    "scaled_loss": lambda: alone(SAM),
+    "synchronized_msam": lambda: alone(ModalityAwareSAM),
+    "synchronized_msam_in_views": lambda: alone(ModalityAwareSAM),
+    "micro_batches": lambda: alone(ModalityAwareSAM),
+    "local_sam": lambda: local_by_hand(1.0),
+    "local_msam": lambda: local_by_hand(0.6),
+    "local_msam_in_views": lambda: local_by_hand(0.6),
+    "sharded_sam": lambda: alone(SAM),
+    "sharded_adaptive_sam": lambda: alone(SAM, adaptive=True),
+    "sharded_msam": lambda: alone(ModalityAwareSAM),
+}
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_two_workers_take_the_same_step_which_is_that_of_one(results, case):
+    first, second = (result[case] for result in results)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, EXPECTED[case](), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("bad", ["loss", "input"])
+@pytest.mark.parametrize("way", ["known", "local", "unknown"])
+@pytest.mark.parametrize("cls", ["SAM", "ModalityAwareSAM"])
+def test_a_bad_batch_of_one_worker_is_skipped_by_both_or_by_none(results, cls, way, bad):
+    (skipped, first), (also, second) = (r["bad_batches_of_one_worker"][cls, way, bad] for r in results)
+    # a loss alone is not told to workers that do not know of each other
+    assert (skipped, also) == ((0, 0) if (way, bad) == ("unknown", "loss") else (1, 1))
+    assert torch.equal(first, second)
+    assert torch.equal(first, weights(make_net())) == bool(skipped)
+
+
+def test_a_bad_batch_of_one_worker_is_skipped_by_both_with_shards_which_stay_in_place(results):
+    for result in results:
+        skipped, after, in_place = result["sharded_bad_batch"]
+        assert (skipped, in_place) == (1, True)
+        assert torch.equal(after, weights(make_net()))
+
+
+def test_a_branch_that_one_worker_uses_is_averaged_and_one_that_none_uses_stays(results):
+    first, second = (result["a_branch_that_one_worker_uses"] for result in results)
+    assert torch.equal(first, second)
+    net = Branches()
+    mixes = []
+    for rank in range(2):
+        x, y = batch(0, rank)
+
+        def loss(model, x=x, y=y, rank=rank):
+            return F.cross_entropy(model(x, rank == 1), y)
+
+        clean = reference.gradients_of(net, loss)
+        perturbed = reference.gradients_at_perturbed(net, loss, clean, RHO)
+        mixes.append({n: 0.6 * perturbed[n] + 0.4 * clean[n] for n in clean})
+    base = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9, weight_decay=0.1)
+    for name, p in net.named_parameters():
+        p.grad = None if name.startswith("never") else (mixes[0][name] + mixes[1][name]) / 2
+    base.step()
+    torch.testing.assert_close(first, weights(net), rtol=1e-9, atol=1e-10)
+
+
+def test_a_local_perturbation_needs_the_model():
+    with pytest.raises(ValueError, match="sync_perturbation=False needs the DistributedDataParallel model"):
+        SAM(make_net().parameters(), torch.optim.SGD, lr=0.1, sync_perturbation=False)
