@@ -1,4 +1,4 @@
-"""Gradient accumulation: the closure goes through the micro-batches, so that both passes see all of them."""
+"""Gradient accumulation: the closure goes through the micro-batches."""
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -11,7 +11,9 @@ MICRO = 4
 torch.manual_seed(0)
 train, test = loaders(batch=256)
 model = Net()
-optimizer = msam.ModalityAwareSAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=0.1, momentum=0.9)
+optimizer = msam.ModalityAwareSAM(
+    model.parameters(), torch.optim.SGD, rho=0.05, lr=0.1, momentum=0.9
+)
 evaluator = msam.CoalitionEvaluator(model)
 
 
@@ -37,7 +39,9 @@ def step(*batch):
         return total
 
     def share():
-        shares = [evaluator.shares(labels, image, audio) for image, audio, labels in parts]
+        shares = [
+            evaluator.shares(labels, image, audio) for image, audio, labels in parts
+        ]
         return max(sum(part[name] for part in shares) / MICRO for name in shares[0])
 
     return optimizer.step(closure, share)

@@ -1,4 +1,4 @@
-"""Mixed precision: autocast around the forward pass, a GradScaler where gradients are float16."""
+"""Mixed precision: autocast, and a GradScaler where gradients are float16."""
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -14,13 +14,18 @@ train, test = loaders()
 model = Net().to(device)
 scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
 optimizer = msam.ModalityAwareSAM(
-    model.parameters(), torch.optim.SGD, rho=0.05, lr=0.05, momentum=0.9, scaler=scaler
+    model.parameters(),
+    torch.optim.SGD,
+    rho=0.05,
+    lr=0.05,
+    momentum=0.9,
+    scaler=scaler,
 )
 evaluator = msam.CoalitionEvaluator(model)
 
 
 def step(image, audio, labels):
-    """The closure scales its loss; the optimizer unscales the gradient of its update."""
+    """The closure scales its loss; the optimizer unscales the update."""
 
     def closure():
         optimizer.zero_grad()

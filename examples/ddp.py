@@ -10,7 +10,11 @@ from toy import Net, accuracy, dataset, loaders
 import msam
 
 dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-device = torch.device("cuda", dist.get_rank()) if torch.cuda.is_available() else torch.device("cpu")
+device = (
+    torch.device("cuda", dist.get_rank())
+    if torch.cuda.is_available()
+    else torch.device("cpu")
+)
 
 torch.manual_seed(0)
 data = dataset(0, 2048)
@@ -24,7 +28,7 @@ evaluator = msam.CoalitionEvaluator(model)
 
 
 def step(image, audio, labels):
-    """The optimizer takes the mean of the processes' shares, so that their weights stay the same."""
+    """The optimizer averages the shares, so that all weights stay the same."""
 
     def closure():
         optimizer.zero_grad()
@@ -32,7 +36,9 @@ def step(image, audio, labels):
         loss.backward()
         return loss
 
-    return optimizer.step(closure, share=lambda: evaluator.dominant_share(labels, image, audio))
+    return optimizer.step(
+        closure, share=lambda: evaluator.dominant_share(labels, image, audio)
+    )
 
 
 for epoch in range(5):

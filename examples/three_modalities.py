@@ -1,4 +1,4 @@
-"""A model of your own with three modalities; M-SAM perturbs all weights, or the dominant encoder alone."""
+"""Three modalities; M-SAM perturbs all weights or the dominant encoder alone."""
 
 import torch
 from torch import nn
@@ -26,17 +26,22 @@ def batch(draw: torch.Generator, size: int = 64):
 class Trio(nn.Module):
     """Late fusion: every modality has an encoder with a head, the logits are added.
 
-    `modalities`, `encode` and `fuse` are all that the evaluator needs to share features between coalitions;
-    a model without them works too, with a forward pass for each coalition.
+    With `modalities`, `encode` and `fuse` the evaluator shares features between
+    coalitions; a model without them has a forward pass for each coalition.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.modalities = tuple(WIDTHS)
         self.encoders = nn.ModuleDict(
-            {name: nn.Sequential(nn.Linear(width, 32), nn.ReLU()) for name, width in WIDTHS.items()}
+            {
+                name: nn.Sequential(nn.Linear(width, 32), nn.ReLU())
+                for name, width in WIDTHS.items()
+            }
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(32, CLASSES) for name in WIDTHS})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(32, CLASSES) for name in WIDTHS}
+        )
 
     def encode(self, inputs):
         """Modality -> features, B x 32."""
@@ -52,12 +57,17 @@ class Trio(nn.Module):
 
 
 def train(reading: str) -> float:
-    """Train in the reading `loss` or `encoder` of the paper's text; the accuracy on new data."""
+    """Train in the reading `loss` or `encoder`; the accuracy on new data."""
     torch.manual_seed(0)
     model = Trio()
-    groups = [{"params": [*model.encoders[m].parameters()], "modality": m} for m in model.modalities]
+    groups = [
+        {"params": [*model.encoders[m].parameters()], "modality": m}
+        for m in model.modalities
+    ]
     groups.append({"params": [*model.heads.parameters()]})
-    optimizer = msam.ModalityAwareSAM(groups, torch.optim.SGD, rho=0.05, lr=0.05, momentum=0.9)
+    optimizer = msam.ModalityAwareSAM(
+        groups, torch.optim.SGD, rho=0.05, lr=0.05, momentum=0.9
+    )
     evaluator = msam.CoalitionEvaluator(model)
     shares: dict[str, torch.Tensor] = {}
 
@@ -77,7 +87,9 @@ def train(reading: str) -> float:
     draw = torch.Generator().manual_seed(1)
     for _ in range(200):
         inputs, labels = batch(draw)
-        optimizer.step(closure, share, dominant=dominant if reading == "encoder" else None)
+        optimizer.step(
+            closure, share, dominant=dominant if reading == "encoder" else None
+        )
     inputs, labels = batch(draw, 2000)
     return float((model(inputs).argmax(-1) == labels).float().mean())
 

@@ -1,4 +1,4 @@
-"""What the examples share: made-up pictures and sounds of four classes, and a network for them."""
+"""What the examples share: made-up pictures and sounds, and a network for them."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,11 @@ CLASSES = 4
 
 
 def dataset(split: int, size: int) -> TensorDataset:
-    """Pictures, size x 64, sounds, size x 16, and labels; the sounds are noisier than the pictures."""
+    """Pictures, size x 64, noisier sounds, size x 16, and labels."""
     patterns = torch.Generator().manual_seed(0)
-    picture, sound = (torch.randn(CLASSES, width, generator=patterns) for width in (64, 16))
+    picture, sound = (
+        torch.randn(CLASSES, width, generator=patterns) for width in (64, 16)
+    )
     draw = torch.Generator().manual_seed(1 + split)
     labels = torch.randint(CLASSES, (size,), generator=draw)
     image = picture[labels] + 3 * torch.randn(size, 64, generator=draw)
@@ -21,7 +23,9 @@ def dataset(split: int, size: int) -> TensorDataset:
 def loaders(batch: int = 64) -> tuple[DataLoader, DataLoader]:
     """Batches for training and for testing."""
     train, test = dataset(0, 2048), dataset(1, 1024)
-    return DataLoader(train, batch, shuffle=True, drop_last=True), DataLoader(test, 256)
+    return DataLoader(train, batch, shuffle=True, drop_last=True), DataLoader(
+        test, 256
+    )
 
 
 class Net(nn.Module):
@@ -42,6 +46,8 @@ class Net(nn.Module):
 def accuracy(model: nn.Module, loader: DataLoader) -> float:
     """Fraction of the examples that is right."""
     model.eval()
-    right = [(model(*inputs).argmax(-1) == labels).float() for *inputs, labels in loader]
+    right = [
+        (model(*inputs).argmax(-1) == labels).float() for *inputs, labels in loader
+    ]
     model.train()
     return float(torch.cat(right).mean())

@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: it prepares the model and the data; the optimizer stays outside."""
+"""Accelerate prepares the model and the data; the optimizer stays outside."""
 
 import torch
 from accelerate import Accelerator
@@ -33,7 +33,9 @@ def step(image, audio, labels):
         accelerator.backward(loss)
         return loss
 
-    loss = optimizer.step(closure, share=lambda: evaluator.dominant_share(labels, image, audio))
+    loss = optimizer.step(
+        closure, share=lambda: evaluator.dominant_share(labels, image, audio)
+    )
     if accelerator.scaler:
         accelerator.scaler.update()
     return loss
@@ -42,4 +44,6 @@ def step(image, audio, labels):
 for _ in range(5):
     for batch in train:
         step(*batch)
-accelerator.print(f"test accuracy {accuracy(accelerator.unwrap_model(model).cpu(), test):.3f}")
+accelerator.print(
+    f"test accuracy {accuracy(accelerator.unwrap_model(model).cpu(), test):.3f}"
+)

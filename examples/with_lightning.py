@@ -1,4 +1,4 @@
-"""Lightning: its own closure is the one that `step` needs, `optimizer_step` adds the share."""
+"""Lightning has the closure that `step` needs; `optimizer_step` adds the share."""
 
 import lightning
 import torch
@@ -22,7 +22,7 @@ class Module(lightning.LightningModule):
         return cross_entropy(self.net(image, audio), labels)
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
-        """Lightning's closure clears the gradients, calls `training_step` and goes backward."""
+        """The closure clears gradients, calls `training_step`, goes backward."""
 
         def share():
             image, audio, labels = self.batch
@@ -32,7 +32,9 @@ class Module(lightning.LightningModule):
 
     def configure_optimizers(self):
         """M-SAM around SGD."""
-        return msam.ModalityAwareSAM(self.parameters(), torch.optim.SGD, rho=0.05, lr=0.05, momentum=0.9)
+        return msam.ModalityAwareSAM(
+            self.parameters(), torch.optim.SGD, rho=0.05, lr=0.05, momentum=0.9
+        )
 
 
 lightning.seed_everything(0, verbose=False)

@@ -1,4 +1,4 @@
-"""SAM without its direction: the gradient at a random point of the sphere around the weights."""
+"""SAM without its direction: the gradient at a random point around the weights."""
 
 import torch
 
@@ -7,7 +7,7 @@ from msam.methods import Method, StepReport
 
 
 class Jitter(Method):
-    """The base optimizer's step with the gradient at w + rho * u, u a random unit vector."""
+    """Step with the gradient at w + rho * u, u a random unit vector."""
 
     def setup(self, model, optimizer, config) -> None:
         """`config["rho"]` is the radius."""

@@ -11,7 +11,7 @@ KINDS = {"sharp": "vector", "blurred": "vector"}
 
 
 def build(size: int = 600, noise: float = 0.1) -> dict[str, dict[str, np.ndarray]]:
-    """Three splits of `size` points; `blurred` has four times the noise of `sharp`."""
+    """Three splits of `size` points; `blurred` has four times the noise."""
     random = np.random.default_rng(0)
     splits = {}
     for split in ("train", "validation", "test"):
@@ -19,6 +19,9 @@ def build(size: int = 600, noise: float = 0.1) -> dict[str, dict[str, np.ndarray
         turn = random.uniform(0.5, 2, size)
         angle = 2 * np.pi * turn + np.pi * label
         point = turn[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        sharp, blurred = (point + scale * noise * random.standard_normal(point.shape) for scale in (1, 4))
+        sharp, blurred = (
+            point + scale * noise * random.standard_normal(point.shape)
+            for scale in (1, 4)
+        )
         splits[split] = {"label": label, "sharp": sharp, "blurred": blurred}
     return splits
