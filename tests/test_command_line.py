@@ -1,7 +1,9 @@
 """The command line: every mistake is one line and exit code 1, and leaves nothing behind."""
 
+import argparse
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,59 +31,200 @@ CELLS = "unknown cell {!r}; `msam plan` lists them"
 NOTEBOOKS = ", ".join(sorted(path.stem for path in (pipeline.ROOT / "notebooks").glob("*.ipynb")))
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        *(
-            (f"{command} --profile huge", f"unknown profile 'huge'; {PROFILES}")
-            for command in ("plan", "reproduce", "search", "publish", "cell a/b/c")
-        ),
-        *(
-            (f"{command} --study x", "unknown study 'x'; choose from main")
-            for command in ("plan", "reproduce", "cell a/b/c", "search")
-        ),
-        *(
-            (f"{command} --{name} {count}", f"{name} must be at least 1, not {count}")
-            for command in ("plan", "reproduce", "cell a/b/c")
-            for name, count in (("seeds", 0), ("seeds", -2), ("jobs", 0))
-        ),
-        ("search --jobs 0", "jobs must be at least 1, not 0"),
-        ("search --profile smoke", "profile 'smoke' has no search"),
-        ("plan --profile no/such.yaml", "unknown profile '{here}/no/such.yaml'; " + PROFILES),
-        ("plan --profile broken.yaml", "profile broken.yaml is no YAML: "),
-        ("plan --profile empty.yaml", "profile empty.yaml lacks the field 'seeds'"),
-        ("cell nope", CELLS.format("nope")),
-        ("cell watch/late/nope", CELLS.format("watch/late/nope")),
-        ("notebook nope", f"unknown notebook 'nope'; choose from {NOTEBOOKS}"),
-        ("notebook nope.ipynb", "unknown notebook 'nope'; choose from none"),
-        ("notebook train -p nope 1", "notebook 'train' has no parameter 'nope'; known: profile, study, "),
-        ("notebook train -p seeds [", "seeds is no YAML: '['"),
+MISTAKES = [
+    *(
+        (f"{command} --profile huge", f"unknown profile 'huge'; {PROFILES}")
+        for command in ("plan", "reproduce", "search", "publish", "cell a/b/c")
+    ),
+    *(
+        (f"{command} --study x", "unknown study 'x'; choose from main")
+        for command in ("plan", "reproduce", "cell a/b/c", "search")
+    ),
+    *(
+        (f"{command} --{name} {count}", f"{name} must be at least 1, not {count}")
+        for command in ("plan", "reproduce", "cell a/b/c")
+        for name, count in (("seeds", 0), ("seeds", -2), ("jobs", 0))
+    ),
+    ("search --jobs 0", "jobs must be at least 1, not 0"),
+    ("search --profile smoke", "profile 'smoke' has no search"),
+    ("search --profile lost.yaml", "the search of profile 'lost' lacks the field 'rho'"),
+    ("search --profile word.yaml --seeds 1", "results/word/search.json is no JSON; delete it to search anew"),
+    ("plan --profile no/such.yaml", "unknown profile '{here}/no/such.yaml'; " + PROFILES),
+    ("plan --profile broken.yaml", "profile broken.yaml is no YAML: "),
+    ("plan --profile empty.yaml", "profile empty.yaml lacks the field 'seeds'"),
+    ("plan --profile list.yaml", "profile list.yaml lacks the field 'seeds'"),
+    ("plan --profile binary.yaml", "profile binary.yaml is no text"),
+    ("plan --profile odd.yaml", "profile odd.yaml has a wrong structure ('list' object has no "),
+    ("plan --profile word.yaml", "seeds must be at least 1, not 'many'"),
+    ("plan --profile searched.yaml", "{here}/searched.chosen.json is no JSON; `msam search` makes it"),
+    *(
+        (f"{command} --executor cloud", "unknown executor 'cloud'; choose from local, slurm")
+        for command in ("plan", "reproduce", "search", "publish", "cell a/b/c")
+    ),
+    ("cell nope", CELLS.format("nope")),
+    ("cell watch/late/nope", CELLS.format("watch/late/nope")),
+    ("notebook nope", f"unknown notebook 'nope'; choose from {NOTEBOOKS}"),
+    ("notebook nope.ipynb", "unknown notebook 'nope'; choose from broken, other"),
+    ("notebook none/nope.ipynb", "unknown notebook 'nope'; choose from none"),
+    ("notebook train -p nope 1", "notebook 'train' has no parameter 'nope'; known: profile, study, "),
+    ("notebook train -p seeds [", "seeds is no YAML: '['"),
+    (
+        "data describe nope",
+        f"unknown dataset 'nope'; choose from {', '.join(datasets.names())}, or a dotted",
+    ),
+    ("data prepare nope", "unknown dataset 'nope'; choose from "),
+    ("data describe no.such", "unknown dataset 'no.such': no module of that name on the Python path"),
+    ("data describe controlled --options 5", "--options must be a mapping like '{{seed: 1}}', not '5'"),
+    ("data describe controlled --options {{", "--options is no YAML: '{{'"),
+    (
+        "data describe controlled --options '{{x: 1}}'",
+        "dataset 'controlled' has no option 'x'; known options: ",
+    ),
+    ("publish --results none", "there is nothing to publish in none/embedded"),
+    ("publish --results file", "there is nothing to publish in file/embedded"),
+    (
+        "publish --profile word.yaml --results results",
+        "results/word/search.json is corrupt; delete it and train the cell again",
+    ),
+    ("claims --results none", "there are no records at none; train first: make reproduce"),
+    ("claims --results file", "there are no records at file; train first: make reproduce"),
+    *(
+        (f"claims --results {kind}", f"{{here}}/{kind}/smoke/main/watch/late/sam.json: {message}")
+        for kind, message in (
+            ("cut", "not a readable record (Expecting "),
+            ("binary", "not a readable record ('utf-8' codec can't decode byte 0xff "),
+            ("lacking", "record.schema is missing or of a wrong type; delete the record"),
+        )
+    ),
+    ("book --results file", "there are no records at {here}/file; train first: make reproduce"),
+    ("rate --output file/rate.json", "file: File exists"),
+    ("cell watch/late/sam --profile smoke --results file", "unknown cell 'watch/late/sam'; `msam plan`"),
+    (
+        "cell av_digits/late/msam --profile smoke --results file",
+        "file/smoke/main/av_digits/late: Not a directory",
+    ),
+    ("notebook broken.ipynb", "notebook 'broken' is no notebook: Notebook does not appear to be JSON"),
+    ("notebook other.ipynb", "notebook 'other' is no notebook: Notebook could not be converted"),
+    ("notebook words.yaml", "unknown notebook 'words.yaml'; choose from "),
+    ("data describe json.tool", "dataset 'json.tool': "),
+    (
+        "data describe controlled --options '{{modalities: two}}'",
+        "dataset 'controlled': option modalities must be a whole number, not 'two'",
+    ),
+    ("data describe controlled --options [1]", "--options must be a mapping like '{{seed: 1}}', not '[1]'"),
+    ("data describe mosi", "dataset 'mosi'"),
+    ("data prepare av_mnist", "dataset 'av_mnist'"),
+    ("data get nope", "unknown dataset 'nope'; choose from "),
+    ("data verify nope", "unknown dataset 'nope'; choose from "),
+    ("data get crema_d --options '{{nope: 1}}'", "dataset 'crema_d' has no option 'nope'; known options: "),
+    ("data verify ave --options '{{nope: 1}}'", "dataset 'ave' has no option 'nope'; known options: "),
+    ("book --results none", "there are no records at {here}/none; train first: make reproduce"),
+    ("reproduce --results file/results", "cannot write to file/results: Not a directory"),
+]
+
+MISUSES = [
+    ("", "the following arguments are required: command; see msam --help"),
+    ("nope", "argument command: invalid choice: 'nope' (choose from "),
+    ("data", "the following arguments are required: command; see msam data --help"),
+    ("data nope", "argument command: invalid choice: 'nope' (choose from "),
+    ("cell", "the following arguments are required: cell; see msam cell --help"),
+    ("notebook", "the following arguments are required: name; see msam notebook --help"),
+    *(
+        (f"data {command}", f"the following arguments are required: name; see msam data {command} --help")
+        for command in ("describe", "get", "verify", "prepare")
+    ),
+    *(
         (
-            "data describe nope",
-            f"unknown dataset 'nope'; choose from {', '.join(datasets.names())}, or a dotted",
-        ),
-        ("data prepare nope", "unknown dataset 'nope'; choose from "),
-        ("data describe no.such", "unknown dataset 'no.such': no module of that name on the Python path"),
-        ("data describe controlled --options 5", "--options must be a mapping like '{{seed: 1}}', not '5'"),
-        ("data describe controlled --options {{", "--options is no YAML: '{{'"),
-        (
-            "data describe controlled --options {{x:}}",
-            "dataset 'controlled' has no option 'x'; known options: ",
-        ),
-        ("publish --results none", "there is nothing to publish in none/embedded"),
-        ("book --results none", "there are no records at {here}/none; train first: make reproduce"),
-        ("reproduce --results file/results", "cannot write to file/results: Not a directory"),
-    ],
-)
-def test_a_mistake_is_one_line_and_leaves_nothing(here, capsys, monkeypatch, command, message):
+            f"{command} --{name} {value}",
+            f"argument --{name}: invalid int value: '{value}'; see msam {command}",
+        )
+        for command in ("plan", "reproduce", "search", "publish")
+        for name, value in (("seeds", "two"), ("seeds", "1.5"), ("jobs", "all"))
+    ),
+    ("plan --profile", "argument --profile: expected one argument; see msam plan --help"),
+    ("plan --faster", "unrecognized arguments: --faster; see msam --help"),
+    ("plan smoke", "unrecognized arguments: smoke; see msam --help"),
+    ("book --profile smoke", "unrecognized arguments: --profile smoke; see msam --help"),
+    ("claims --seeds 2", "unrecognized arguments: --seeds 2; see msam --help"),
+    ("rate --seeds 2", "unrecognized arguments: --seeds 2; see msam --help"),
+    ("data verify ave --force", "unrecognized arguments: --force; see msam --help"),
+    ("notebook train -p seeds", "argument -p: expected 2 arguments; see msam notebook --help"),
+]
+
+
+@pytest.fixture
+def faulty(here, monkeypatch):
+    """A folder of files that are not what they are taken for."""
     monkeypatch.setenv("MSAM_DATA", str(here / "data"))
-    (here / "file").write_text("")
-    (here / "broken.yaml").write_text("a: [")
-    (here / "empty.yaml").write_text("")
-    code, out, errors = said(capsys, *command.format(here=here).replace("x:", "x: 1").split(" ", 4))
+    smoke = (studies.FOLDER / "smoke.yaml").read_text()
+    contents = {
+        "file": "",
+        "broken.yaml": "a: [",
+        "empty.yaml": "",
+        "list.yaml": "- seeds\n- studies\n",
+        "odd.yaml": "seeds: 2\ndefaults: {}\nstudies: [main]\n",
+        "word.yaml": smoke.replace("seeds: 2", "seeds: many")
+        + "search: {trials: 1, seed: 1, lr: [0.1, 1], rho: [0.1, 1]}\n",
+        "searched.yaml": smoke,
+        "lost.yaml": smoke + "search: {trials: 1, seed: 1, lr: [0.1, 1]}\n",
+        "searched.chosen.json": "[{",
+        "results/word/search.json": "{",
+        "broken.ipynb": "{",
+        "other.ipynb": '{"a": 1}',
+        "cut/smoke/main/watch/late/sam.json": '{"schema": 1',
+        "lacking/smoke/main/watch/late/sam.json": "[1]",
+    }
+    for name, content in contents.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(content)
+    (here / "data").mkdir()
+    for name in ("binary.yaml", "binary/smoke/main/watch/late/sam.json"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_bytes(b"\xff\xfe\x00")
+    return here
+
+
+def files(folder):
+    """All that is there, but the locks of data sets: they stay, lest two processes lock two files."""
+    return sorted(path for path in folder.rglob("*") if path.suffix != ".lock")
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(faulty, capsys, command, message):
+    before = files(faulty)
+    code, out, errors = said(capsys, *shlex.split(command.format(here=faulty)))
     assert (code, out, len(errors)) == (1, [], 1)
-    assert errors[0].startswith("msam: " + message.format(here=here))
-    assert sorted(path.name for path in here.iterdir()) == ["broken.yaml", "empty.yaml", "file"]
+    assert errors[0].startswith("msam: " + message.format(here=faulty))
+    assert files(faulty) == before
+
+
+@pytest.mark.parametrize(("command", "message"), MISUSES)
+def test_an_unknown_word_is_one_line(here, capsys, command, message):
+    with pytest.raises(SystemExit) as end:
+        cli.main(command.split())
+    output = capsys.readouterr()
+    assert (end.value.code, output.out, output.err.count("\n")) == (2, "", 1)
+    assert output.err.startswith(f"msam: {message}")
+    assert not list(here.iterdir())
+
+
+def leaves(parser, words=()):
+    """Every command of the parser, with its words and options."""
+    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    for name, child in (item for group in groups for item in group.choices.items()):
+        yield from leaves(child, (*words, name))
+    if not groups:
+        yield " ".join(words), {o for a in parser._actions for o in a.option_strings if o.startswith("--")}
+
+
+def test_every_command_and_option_has_a_mistake():
+    said = [command for command, _ in (*MISTAKES, *MISUSES)]
+    options = set()
+    for command, known in leaves(cli._parser()):
+        assert any(text.startswith(command) for text in said), command
+        options |= known
+    harmless = {"--help", "--book", "--force", "--accept-licence"}
+    assert options - harmless == {o for o in options if any(f" {o}" in text for text in said)} - harmless
 
 
 def test_a_second_run_is_refused(here, capsys):

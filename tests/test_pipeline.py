@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import pytest
 from conftest import without_costs
 from test_analysis_records import fabricate
 
-from msam import cells, cli, pipeline, records, studies
+from msam import cells, cli, forking, pipeline, records, studies
 from msam.analysis import figures
 
 
@@ -83,8 +84,6 @@ def story(toy, outside, tmp_path_factory):
         told.second = second
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError, ValueError):
-            os.kill(int(pause.read_text()), signal.SIGKILL)  # the notebook's kernel has a session of its own
         process.communicate()
         told.printed = printed.read_text()
     wait_until_free(results)
@@ -227,6 +226,10 @@ def test_the_plan_after_damage(story, tmp_path):
     assert reasons(grid, results) == {"signed": "its configuration or code has changed"}
     paths["signed"].unlink()
     assert reasons(grid, results) == {"signed": "not trained yet"}
+    paths["signed"].write_text(text)
+    paths["signed"].with_suffix(".ipynb").unlink()
+    assert reasons(grid, results) == {"signed": "its notebook is missing"}
+    paths["signed"].unlink()
     paths["pausing"].unlink()
     assert reasons(grid, results) == {
         "signed": "not trained yet",
@@ -236,6 +239,52 @@ def test_the_plan_after_damage(story, tmp_path):
     shutil.copytree(story.results, results, dirs_exist_ok=True)
     assert set(reasons(grid, results, seeds=3).values()) == {"it has 2 of 3 seeds"}
     assert reasons(grid, results, seeds=1) == {}
+
+
+def test_a_finished_record_that_another_needs_is_left_alone(story, toy, tmp_path):
+    """Also where the killed run had no time to tell Snakemake that it was finished."""
+    results = tmp_path / "results"
+    shutil.copytree(story.results, results)
+    paths = {name: story.grid[i].path(results) for i, name in enumerate(("signed", "pausing", "mixture"))}
+    paths["mixture"].unlink()
+    before = files(results)
+    jobs = pipeline.plan(story.grid[:3], 2, results, tmp_path / "none")
+    assert [(job.cell.name, job.reason) for job in jobs] == [("mixture", "not trained yet")]
+    mark = urlsafe_b64encode(str(paths["pausing"]).encode()).decode()
+    incomplete = pipeline.ROOT / ".snakemake" / "incomplete" / mark
+    incomplete.parent.mkdir(parents=True, exist_ok=True)
+    incomplete.write_text("")
+    try:
+        with pipeline.exclusive(results) as lock, forking.preloaded(lock=lock):
+            assert pipeline.train(jobs, pipeline.Run(toy, "main", 2, 2, results), lock) == []
+    finally:
+        incomplete.unlink(missing_ok=True)
+    after = files(results)
+    assert paths["mixture"].is_file()
+    assert [after[paths[name]] for name in ("signed", "pausing")] == [
+        before[paths[name]] for name in ("signed", "pausing")
+    ]
+
+
+def test_what_a_killed_run_left_is_cleared_up(story, tmp_path):
+    """Half-written files always; seeds and checkpoints of a cell only where its record is whole."""
+    results, (signed, pausing) = tmp_path / "results", story.grid[:2]
+    shutil.copytree(story.results, results)
+    path, other = signed.path(results), pausing.path(results)
+    wanted = files(results)
+    half = [path.with_name(f".signed{end}") for end in (".json.77", ".partial.json.77", ".77.ipynb")]
+    half += [results / "toy" / ".claims.json.5", other.with_name(".pausing.json.78")]
+    digest = "0123456789abcdef"
+    useless = [cells.failed(path), path.with_suffix(".partial.json")]
+    useless += [path.with_name(f".signed.{digest}.pt{end}") for end in ("", ".unfinished")]
+    useful = [other.with_suffix(".partial.json"), other.with_name(f".pausing.{digest}.pt")]
+    useful += [path.with_name(f".signed.5.{digest}.pt")]
+    for file in (*half, *useless, *useful):
+        file.write_text("")
+    pipeline.clear_up([pipeline.Job(pausing, "", None)], [signed, pausing], results)
+    assert not any(file.exists() for file in (*half, *useless))
+    assert all(file.exists() for file in useful)
+    assert wanted.items() <= files(results).items()
 
 
 def test_expected_times_are_those_of_earlier_runs(story, tmp_path):
@@ -280,6 +329,21 @@ def test_the_lock_is_free_again(tmp_path):
         raise AssertionError
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
+def test_a_process_that_outlives_its_run_holds_the_lock_until_it_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "WAIT", 0.2)
+    connection = tmp_path / "connection.json"
+    with pipeline.exclusive(tmp_path) as lock, forking.preloaded(lock=lock):
+        orphan = subprocess.Popen([*forking.command(), "kernel", str(connection)])
+        wait_for(connection.is_file, orphan)
+    with pytest.raises(pipeline.PipelineError, match="another run is working"), pipeline.exclusive(tmp_path):
+        raise AssertionError
+    monkeypatch.setattr(pipeline, "WAIT", 20)
+    orphan.kill()
+    with pipeline.exclusive(tmp_path):
+        orphan.wait()
+
+
 def test_an_unknown_executor_is_refused_before_anything_is_touched(story, toy):
     before = files(story.results)
     run = pipeline.Run(toy, "main", 2, 1, story.results, executor="cloud")
@@ -310,7 +374,7 @@ def test_publish_copies_records_and_notebooks_only(tmp_path):
     for name in keep + drop:
         path = mine / "toy" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(notebook if path.suffix == ".ipynb" else f"new {name}")
+        path.write_text(notebook if path.suffix == ".ipynb" else f'"new {name}"')
     (published / "toy" / "main" / "d" / "late").mkdir(parents=True)
     (published / "toy" / "main" / "d" / "late" / "sam.json").write_text("old")
     (published / "toy" / "main" / "d" / "late" / "other.json").write_text("stays")
@@ -320,8 +384,13 @@ def test_publish_copies_records_and_notebooks_only(tmp_path):
     }
     published_notebook = json.loads(found.pop("main/d/late/sam.ipynb"))
     assert published_notebook == {"cells": [{**cell, "metadata": {}}], "metadata": {}}
-    texts = {name: f"new {name}" for name in keep if not name.endswith(".ipynb")}
+    texts = {name: f'"new {name}"' for name in keep if not name.endswith(".ipynb")}
     assert found == texts | {"main/d/late/other.json": "stays"}
+    sam = published / "toy" / "main" / "d" / "late" / "sam.json"
+    (mine / sam.relative_to(published)).write_text('{"schema": ')
+    with pytest.raises(pipeline.PipelineError, match=r"sam\.json is corrupt; delete it and train"):
+        pipeline.publish(mine, published, "toy")
+    assert sam.read_text() == texts["main/d/late/sam.json"]
     with pytest.raises(pipeline.PipelineError, match="there is nothing to publish in "):
         pipeline.publish(mine, published, "other")
 

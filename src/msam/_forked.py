@@ -23,8 +23,10 @@ def main(address: str, *command: str) -> int:
     socket.send_fds(server, [len(content).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(content)
     signal.signal(signal.SIGINT, lambda *_: server.send(b"i"))
-    parent = os.getppid()
-    server.settimeout(1)
+    # Jupyter says who starts a kernel: that one may be gone before this line.
+    parent = int(os.environ.get("JPY_PARENT_PID", 0)) if command[0] == "kernel" else 0
+    parent = parent or os.getppid()
+    server.settimeout(0.05)
     while os.getppid() == parent:
         try:
             code = server.recv(1)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, dict[str, Any]], None]
 """Called after every epoch with the seed, the epoch's number and its entry of the record."""
 
+DIGITS = 16
+"""Of the hash in the name of a checkpoint."""
+
 
 def run(
     cell: Cell,
@@ -74,7 +77,6 @@ def run(
         for seed in seeds:
             if seed not in done:
                 done[seed] = _train_seed(cell, data, seed, results, partial(progress, seed))
-                _remove_checkpoints(path)
             trained = [done[s] for s in sorted(done)]
             record["seeds"] = trained
             record["provenance"] |= {
@@ -83,13 +85,13 @@ def run(
             }
             if path:
                 records.write(_partial(path), record)
+                _remove_checkpoints(path)
     except UnsupportedCell as reason:
         record |= {"state": "undefined", "reason": str(reason), "seeds": []}
         record["provenance"]["seconds"] = 0.0
     if path:
         records.write(path, record)
-        _partial(path).unlink(missing_ok=True)
-        failed(path).unlink(missing_ok=True)
+        clear_up(path)
     return record
 
 
@@ -149,6 +151,13 @@ def set_aside(cell: Cell, results: Path) -> None:
         path.replace(_partial(path))
 
 
+def clear_up(path: Path) -> None:
+    """Remove what lies beside a whole record: the partial one, the checkpoint, the note of a failure."""
+    _partial(path).unlink(missing_ok=True)
+    failed(path).unlink(missing_ok=True)
+    _remove_checkpoints(path)
+
+
 def write_failure(cell: Cell, results: Path, reason: str, traceback: str) -> None:
     """Note that the cell failed."""
     note = {"schema": records.SCHEMA, "state": "failed", "config": cell.config}
@@ -188,9 +197,12 @@ def _partial(path: Path) -> Path:
 
 
 def _finished(path: Path | None, key: str, data_checksum: str) -> dict[int, dict[str, Any]]:
-    """Seed -> its entry, from an older or a partial record with the same key and data."""
+    """Seed -> its entry, from an older or a partial record with the same key and data.
+
+    The partial one is read first: a run that is being killed may just make it the whole one.
+    """
     found: dict[int, dict[str, Any]] = {}
-    for candidate in (path, _partial(path)) if path else ():
+    for candidate in (_partial(path), path) if path else ():
         try:
             record = records.read(candidate)
         except records.RecordError:
@@ -221,12 +233,13 @@ def _train_seed(
 
 def _checkpoint(path: Path, run: list[Any]) -> Path:
     """Where the unfinished seed lies; another run has another name."""
-    digest = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:DIGITS]
     return path.with_name(f".{path.stem}.{digest}.pt")
 
 
-def _remove_checkpoints(path: Path | None) -> None:
-    for checkpoint in path.parent.glob(f".{path.stem}.*.pt*") if path else ():
+def _remove_checkpoints(path: Path) -> None:
+    digest = "[0-9a-f]" * DIGITS  # not any text: `sam+rho_0` must leave `sam+rho_0.1` its own
+    for checkpoint in path.parent.glob(f".{path.stem}.{digest}.pt*"):
         checkpoint.unlink()
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -30,9 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except KeyboardInterrupt:
         print("msam: stopped; the next run goes on from here", file=sys.stderr)
-    except (ValueError, OSError, RuntimeError) as error:
+    except OSError as error:
+        print(f"msam: {_about(error)}", file=sys.stderr)
+    except (ValueError, RuntimeError) as error:
         print(f"msam: {error}", file=sys.stderr)
     return 1
+
+
+def _about(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -83,6 +89,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         for study, seeds in todo.items():
             cells = studies.cells(profile, study)
             jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
+            pipeline.clear_up(jobs, cells, options.results)
             jobs, without_data = pipeline.with_data(jobs, cells, options.results)
             lead = f"{study}: " if options.study == ALL else ""
             forecast = _forecast(jobs, options.jobs)
@@ -91,7 +98,7 @@ def _reproduce(options: argparse.Namespace) -> int:
             left_out += without_data
             if jobs:
                 if options.executor == "local":
-                    stack.enter_context(forking.preloaded())
+                    stack.enter_context(forking.preloaded(lock=lock))
                 run = pipeline.Run(
                     options.profile, study, seeds, options.jobs, options.results, options.executor
                 )
@@ -118,7 +125,10 @@ def _take_search(profile: str, results: Path) -> None:
 def _claims(options: argparse.Namespace) -> int:
     from msam.analysis import claims_table
 
-    for line in claims_table.lines(_judge(options.results)):
+    verdicts = _judge(options.results)
+    if not verdicts:
+        raise ValueError(f"there are no records at {options.results}; train first: make reproduce")
+    for line in claims_table.lines(verdicts):
         print(line)
     return 0
 
@@ -138,13 +148,14 @@ def _book(options: argparse.Namespace) -> int:
 
 
 def _cell(options: argparse.Namespace) -> int:
-    from msam import notebooks
+    from msam import notebooks, records
 
     profile = _profile(options)
     seeds = _seeds(options, profile, options.study)
     cell = next((c for c in studies.cells(profile, options.study) if c.title == options.cell), None)
     if cell is None:
         raise ValueError(f"unknown cell {options.cell!r}; `msam plan` lists them")
+    records.make_folder(cell.path(options.results).parent)
     source = pipeline.ROOT / "notebooks" / "train.ipynb"
     parameters = {
         "profile": options.profile,
@@ -158,6 +169,7 @@ def _cell(options: argparse.Namespace) -> int:
     try:
         notebooks.execute(source, cell.path(options.results).with_suffix(".ipynb"), parameters)
     except Exception as error:
+        pipeline.runner.set_aside(cell, options.results)  # a notebook may fail after its record
         pipeline.runner.write_failure(cell, options.results, str(error), traceback.format_exc())
         raise
     return 0
@@ -168,13 +180,21 @@ def _search(options: argparse.Namespace) -> int:
 
     profile = _profile(options)
     _seeds(options, profile, options.study)
-    search.run(profile, options.study, options.jobs, PUBLISHED / profile["profile"] / "search.json")
+    output = PUBLISHED / profile["profile"] / "search.json"
+    for field in ("trials", "seed", "lr", "rho"):
+        if "search" in profile and field not in profile["search"]:
+            raise ValueError(f"the search of profile {profile['profile']!r} lacks the field {field!r}")
+    try:
+        search.run(profile, options.study, options.jobs, output)
+    except json.JSONDecodeError:
+        raise ValueError(f"{output} is no JSON; delete it to search anew") from None
     return 0
 
 
 def _rate(options: argparse.Namespace) -> int:
-    from msam import rate
+    from msam import rate, records
 
+    records.make_folder(options.output.parent)
     record = rate.run(options.output)
     print(f"the rate was measured in {record['provenance']['seconds']:.0f} s: {options.output}")
     return 0
@@ -247,10 +267,26 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> dict[str, Any]:
-    """The profile; makes its path absolute for processes that start elsewhere."""
+    """The profile; makes its path absolute for processes that start elsewhere.
+
+    Raises:
+        ValueError: it cannot be read or expanded, or there is no such executor.
+    """
     if options.profile.endswith(".yaml"):
         options.profile = str(Path(options.profile).absolute())
-    return studies.load(options.profile)
+    pipeline.check_executor(options.executor)
+    try:
+        profile = studies.load(options.profile)
+        for name in profile["studies"]:
+            studies.cells(profile, name)
+    except UnicodeDecodeError:
+        raise ValueError(f"profile {Path(options.profile).name} is no text") from None
+    except json.JSONDecodeError:
+        raise ValueError(f"{studies.chosen_path(profile)} is no JSON; `msam search` makes it") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        name = Path(options.profile).name
+        raise ValueError(f"profile {name} has a wrong structure ({error}); compare smoke.yaml") from None
+    return profile
 
 
 def _studies(options: argparse.Namespace, profile: dict[str, Any]) -> dict[str, int]:
@@ -262,8 +298,8 @@ def _studies(options: argparse.Namespace, profile: dict[str, Any]) -> dict[str, 
 def _seeds(options: argparse.Namespace, profile: dict[str, Any], study: str) -> int:
     seeds = studies.seeds(profile, study) if options.seeds is None else options.seeds
     for name, count in (("seeds", seeds), ("jobs", options.jobs)):
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, not {count}")
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} must be at least 1, not {count!r}")
     return seeds
 
 
@@ -281,8 +317,16 @@ def _mapping(text: str) -> dict[str, Any]:
     return value
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line, like the rest of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(2, f"msam: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="msam", description=__doc__)
+    parser = _Parser(prog="msam", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     grid = argparse.ArgumentParser(add_help=False)
     grid.add_argument("--profile", default="embedded", help="name of a profile or path of a YAML file")

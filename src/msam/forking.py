@@ -38,11 +38,12 @@ IMPORTED = (
 
 
 @contextmanager
-def preloaded(records: Path | None = None) -> Iterator[None]:
+def preloaded(records: Path | None = None, lock: int | None = None) -> Iterator[None]:
     """Let kernels and `command` of this process and those it starts be forks.
 
     Args:
         records: a folder of profiles whose records the server reads beforehand.
+        lock: descriptor of a locked file; every fork holds the lock until it ends.
 
     Does nothing inside another `preloaded`, and on other systems than Linux: forking is not safe with the
     frameworks of macOS, and there is none on Windows.
@@ -60,7 +61,7 @@ def preloaded(records: Path | None = None) -> Iterator[None]:
         listener.set_inheritable(True)
         server = subprocess.Popen(
             [sys.executable, "-m", __name__, str(listener.fileno()), *([str(records)] if records else [])],
-            pass_fds=[listener.fileno()],
+            pass_fds=[listener.fileno(), *([] if lock is None else [lock])],
             stdin=subprocess.PIPE,
             env={**before, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
         )

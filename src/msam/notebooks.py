@@ -30,12 +30,17 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | 
         NotebookError: a cell raised, or the kernel died.
     """
     import papermill
+    from nbformat import ValidationError
     from papermill.exceptions import PapermillExecutionError
 
     if not source.is_file():
         known = ", ".join(sorted(p.stem for p in source.parent.glob("*.ipynb")))
         raise ValueError(f"unknown notebook {source.stem!r}; choose from {known or 'none'}")
-    known_parameters = list(papermill.inspect_notebook(str(source)))
+    try:
+        known_parameters = list(papermill.inspect_notebook(str(source)))
+    except (ValueError, ValidationError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"notebook {source.stem!r} is no notebook: {reason}") from None
     unknown = [name for name in parameters if name not in known_parameters]
     if unknown:
         raise ValueError(

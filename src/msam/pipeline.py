@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from msam import cells as runner
 from msam import records
@@ -30,6 +32,13 @@ PROFILES = ROOT / "workflow" / "profiles"
 
 START = 1.5
 """Seconds that a cell takes to start, in forks of a process that has imported everything."""
+
+
+WAIT = 2.0
+"""Seconds that the processes of a killed run have to end, before the next one is refused."""
+
+UNFINISHED = r"\..+(\.json\.\d+|\.\d+\.ipynb)"
+"""Names of files that are being written, with the process in them."""
 
 
 class PipelineError(RuntimeError):
@@ -70,6 +79,8 @@ def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> l
     jobs: list[Job] = []
     for cell in cells:
         reason = runner.stale(cell, seeds, results)
+        if not reason and not cell.path(results).with_suffix(".ipynb").is_file():
+            reason = "its notebook is missing"
         if not reason and cell.needs and any(job.cell == cell.needs for job in jobs):
             reason = f"it needs {cell.needs.name}"
         if reason:
@@ -99,6 +110,24 @@ def _estimate(cell: Cell, seeds: int) -> Cost | None:
     from msam import estimate
 
     return estimate.cost(cell.config, seeds)
+
+
+def clear_up(jobs: Sequence[Job], cells: Sequence[Cell], results: Path) -> None:
+    """Remove what a killed run left behind and no run takes up again.
+
+    Args:
+        jobs: from `plan`; the records of these cells are not whole, so their seeds and checkpoints stay.
+        cells: all cells of the study.
+        results: folder of the results, held with `exclusive`.
+    """
+    for folder in {results / cell.config["profile"] for cell in cells}:
+        for path in folder.rglob(".*"):
+            if re.fullmatch(UNFINISHED, path.name):
+                path.unlink()
+    todo = [job.cell for job in jobs]
+    for cell in cells:
+        if cell not in todo:
+            runner.clear_up(cell.path(results))
 
 
 def with_data(jobs: Sequence[Job], cells: Sequence[Cell], results: Path) -> tuple[list[Job], list[str]]:
@@ -174,11 +203,27 @@ def exclusive(results: Path) -> Iterator[int]:
     except OSError as error:
         raise PipelineError(f"cannot write to {results}: {error.strerror}") from error
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError(f"another run is working on {results}; wait for it or stop it") from None
+        end = time.monotonic() + WAIT
+        while not _locked(handle):
+            if time.monotonic() > end:
+                raise PipelineError(f"another run is working on {results}; wait for it or stop it")
+            time.sleep(0.05)
         yield handle.fileno()
+
+
+def _locked(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def check_executor(name: str) -> None:
+    """Raise `PipelineError` unless workflow/profiles has a folder of that name."""
+    executors = sorted(p.name for p in PROFILES.iterdir())
+    if name not in executors:
+        raise PipelineError(f"unknown executor {name!r}; choose from {', '.join(executors)}")
 
 
 def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
@@ -195,9 +240,7 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
     Raises:
         PipelineError: Snakemake itself failed.
     """
-    executors = sorted(p.name for p in PROFILES.iterdir())
-    if run.executor not in executors:
-        raise PipelineError(f"unknown executor {run.executor!r}; choose from {', '.join(executors)}")
+    check_executor(run.executor)
     for job in jobs:
         runner.set_aside(job.cell, run.results)
         _description(job.cell, run.results).unlink(missing_ok=True)
@@ -274,7 +317,11 @@ def _report(job: Job, jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, 
 
 
 def publish(results: Path, published: Path, profile: str) -> int:
-    """Copy records, notebooks and step costs of a local run over the published ones; the number of files."""
+    """Copy records, notebooks and step costs of a local run over the published ones; the number of files.
+
+    Raises:
+        PipelineError: there is none, or one of them is corrupt; nothing has been copied then.
+    """
     source = results / profile
     if not source.is_dir():
         raise PipelineError(f"there is nothing to publish in {source}")
@@ -283,6 +330,11 @@ def publish(results: Path, published: Path, profile: str) -> int:
         for path in sorted([*source.rglob("[!.]*"), *(results / "benchmarks").glob("*.json")])
         if path.suffix in (".json", ".ipynb") and records.is_record(path)
     ]
+    for path in files:
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            raise PipelineError(f"{path} is corrupt; delete it and train the cell again") from None
     for path in files:
         target = published / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)
