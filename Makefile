@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce ablations smoke plan search claims book publish notebook test lint benchmark rate clean
+.PHONY: help setup reproduce ablations smoke plan search claims book publish notebook test torture lint benchmark rate clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ notebook: $(READY) ## Run one notebook: NB=train ARGS="-p dataset watch -p metho
 test: $(READY) ## Run the tests
 	@pytest
 
+torture: $(READY) ## Kill a tiny `make reproduce` 20 times and see that nothing is lost (ten minutes)
+	@python tests/torture.py $(ARGS)
+
 lint: $(READY) ## Check style and types
 	@ruff check . && ruff format --check . && mypy
 
@@ -74,4 +77,4 @@ rate: $(READY) ## Measure the rate of convergence where the gradient is known
 	@msam rate
 
 clean: ## Remove what was built, not results and not the environment
-	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .snakemake
+	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .snakemake
