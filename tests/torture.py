@@ -183,8 +183,9 @@ def torture(folder, kills, seed):
     study.check_the_end()
     study.forget()
     done = runs = 0
-    while done < kills or study.finished:
+    while done < kills or study.results.exists():
         delay = draw.uniform(0, whole) if done < kills else None
+        fresh, begun = not study.results.exists(), time.monotonic()
         process = study.start()
         try:
             code = process.wait(delay)
@@ -197,6 +198,7 @@ def torture(folder, kills, seed):
             print(f"kill {done:>2} after {delay:4.1f} s: {study.look()}", flush=True)
             continue
         require(code == 0, f"a resumed run failed:\n{study.printed()}")
+        whole = time.monotonic() - begun if fresh else whole
         study.check_the_end()
         runs += 1
         print(f"complete for the {runs}. time, the same as undisturbed; again from nothing", flush=True)
