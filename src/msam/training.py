@@ -254,7 +254,7 @@ def end_epoch(
     epoch, losses = len(run.epochs) + 1, torch.stack([r.loss for r in reports])
     if not losses.isfinite().all():
         return f"the training loss is not finite in epoch {epoch}"
-    entry = {"epoch": epoch, "lr": lr}
+    entry: dict[str, Any] = {"epoch": epoch, "lr": lr}
     entry |= {name: evaluate(run.model, split) for name, split in splits.items()}
     entry |= {"step_loss": float(losses.mean()), **_dominance(reports, run.model.modalities)}
     if config.get("gradient_norm"):
