@@ -116,8 +116,8 @@ class Torture:
         self.finished = now
         done = [path for path in self.paths if path.is_file()]
         self.whole = {path: path.read_bytes() for path in done if path.with_suffix(".ipynb").is_file()}
-        every = len(self.paths) * self.seeds
-        return f"{len(done)} of {len(self.paths)} records, {len(now)} of {every} seeds"
+        every, begun = len(self.paths) * self.seeds, len(list(self.results.rglob(".*.pt")))
+        return f"{len(done)} of {len(self.paths)} records, {len(now)} of {every} seeds, {begun} begun"
 
     def take_truth(self):
         """Records and files of the undisturbed run."""
