@@ -140,6 +140,27 @@ def test_a_seed_that_diverges_leaves_the_others_alone(method, scale, state, monk
         torch.testing.assert_close(states[1], states[4], rtol=1e-4, atol=1e-4)
 
 
+def test_a_skipped_step_leaves_the_weights_and_the_momentum_of_its_seed():
+    config = LATE | {"method": "sam"}
+    stack = stacked._Stack(config, [start(config, toy(2), seed) for seed in range(2)])
+    alone = [[w[k].detach().clone().requires_grad_() for w in stack.weights] for k in range(2)]
+    bases = [training.base_optimizer(weights, config) for weights in alone]
+    source = torch.Generator().manual_seed(0)
+    for skipped in (None, 1, None):
+        gradients = [torch.randn(w.shape, generator=source) for w in stack.weights]
+        for k, base in enumerate(bases):
+            for w, gradient in zip(alone[k], gradients, strict=True):
+                w.grad = gradient[k].clone()
+            if k != skipped:
+                base.step()
+        if skipped is not None:
+            gradients[3][skipped].view(-1)[2] = float("nan")
+        with torch.no_grad():
+            stack._update(gradients, [torch.ones(2)])
+    for k in range(2):
+        torch.testing.assert_close([w.detach()[k] for w in stack.weights], [w.detach() for w in alone[k]])
+
+
 @pytest.mark.parametrize("size", [16, 100])
 def test_a_seed_sees_the_batches_that_the_loop_gives_it(size):
     data, seeds = toy(2), (5, 0)
