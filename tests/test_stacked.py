@@ -7,7 +7,7 @@ import torch
 from test_training import CONFIG, without_timings
 from torch import nn
 
-from msam import stacked, training
+from msam import cells, stacked, studies, training
 from msam.datasets import Dataset, Split
 from msam.stacked import refusal, train_seeds, worthwhile
 from msam.training import batches, splits_of, start, train_seed
@@ -229,3 +229,19 @@ def test_a_study_that_asks_for_it_trains_one_seed_alone_as_before():
     data = toy(2)
     found, expected = (train_seed(LATE | more, data, 0) for more in ({"fast": ["stacked"]}, {}))
     assert without_timings(found) == without_timings(expected)
+
+
+def test_a_cell_whose_study_asks_for_it_has_the_record_of_one_that_does_not(
+    toy, toy_data, tmp_path, monkeypatch
+):
+    """M-SAM's run, and the mixture that takes its share seed by seed."""
+    monkeypatch.setenv("MSAM_DATA", str(toy_data))
+    pair = [studies.cells(studies.load(toy), "tiny", "controlled", "late", n)[0] for n in ("msam", "mixture")]
+    for cell in pair:
+        expected = cells.run(cell, range(5), results=tmp_path, device="cpu")
+        asked = replace(cell, config=cell.config | {"fast": ["stacked"]})
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "train_seed", None)
+            found = cells.run(asked, range(5), results=tmp_path, device="cpu")
+        assert found["state"] == expected["state"] == "done"
+        close([*map(without_timings, found["seeds"])], [*map(without_timings, expected["seeds"])], 1e-4)
