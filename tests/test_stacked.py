@@ -1,6 +1,9 @@
 """Stacked seeds get the numbers that each of them gets alone."""
 
+import importlib
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -245,3 +248,21 @@ def test_a_cell_whose_study_asks_for_it_has_the_record_of_one_that_does_not(
             found = cells.run(asked, range(5), results=tmp_path, device="cpu")
         assert found["state"] == expected["state"] == "done"
         close([*map(without_timings, found["seeds"])], [*map(without_timings, expected["seeds"])], 1e-4)
+
+
+def test_the_benchmark_writes_a_row_for_every_cell_and_number_of_seeds(
+    toy_data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MSAM_DATA", str(toy_data))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    benchmark = importlib.import_module("stacked")
+    for name, values in (("DATASETS", ["controlled"]), ("METHODS", ["joint"]), ("SEEDS", [1, 2])):
+        monkeypatch.setattr(benchmark, name, values)
+    output = tmp_path / "stacked.json"
+    assert benchmark.main(["--repeats", "1", "--output", str(output), "--device", "cpu"]) == 0
+    record = json.loads(output.read_text())
+    assert {"device", "torch", "clock", "date", "commit"} <= set(record["environment"])
+    assert [row["seeds"] for row in record["rows"]] == [1, 2]
+    assert all(row["speedup"] > 0 for row in record["rows"])
+    assert len(capsys.readouterr().out.splitlines()) == 4
