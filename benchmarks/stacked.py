@@ -99,7 +99,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Cost of an epoch of several seeds, stacked and alone.")
-    parser.add_argument("--repeats", type=int, default=10, help="of every row (default: 10)")
+    parser.add_argument("--repeats", type=int, default=5, help="of every row (default: 5)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"JSON file (default: {OUTPUT})")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     options = parser.parse_args(arguments)
