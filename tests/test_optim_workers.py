@@ -120,6 +120,37 @@ def case_micro_batches(rank):
     return weights(ddp)
 
 
+def rest_of(model, x, kept):
+    def rest():
+        logits = kept[0] if kept else model(x)
+        (0.3 * logits.square().mean()).backward()
+
+    return rest
+
+
+def case_rest_losses(rank):
+    """Weights by whether `rest` reads the graph of the first pass, and by the kind of gradients."""
+    results = {}
+    for retained, view in ((True, False), (False, False), (False, True)):
+        ddp, optimizer = parallel(rank, ModalityAwareSAM, view=view)
+        for step in range(STEPS):
+            x, y = batch(step, rank)
+            kept = []
+
+            def closure(x=x, y=y, ddp=ddp, optimizer=optimizer, kept=kept, retained=retained):
+                optimizer.zero_grad()
+                logits = ddp(x)
+                if retained:
+                    kept.append(logits)
+                loss = 0.7 * F.cross_entropy(logits, y)
+                loss.backward(retain_graph=retained)
+                return loss
+
+            optimizer.step(closure, rest=rest_of(ddp, x, kept))
+        results[retained, view] = weights(ddp)
+    return results
+
+
 def case_scaled_loss(rank):
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     ddp, optimizer = parallel(rank, SAM, scaler=scaler)
@@ -179,6 +210,28 @@ def case_a_branch_that_one_worker_uses(rank):
     return weights(ddp)
 
 
+def case_overflow_in_the_first_pass_of_one_worker(rank):
+    """(skipped, scale, weights) after an overflow that the second pass does not show."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    ddp = DistributedDataParallel(Branches(), find_unused_parameters=True)
+    optimizer = optimizer_of(SAM, ddp, ddp=ddp, sync_perturbation=False, scaler=scaler)
+    x, y = batch(0, rank)
+    calls = []
+
+    def closure():
+        calls.append(1)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(ddp(x, True).nan_to_num(), y)
+        scaler.scale(loss).backward()
+        if rank == 1 and len(calls) == 1:
+            ddp.module.sometimes.bias.grad[0] = float("inf")
+        return loss
+
+    optimizer.step(closure)
+    scaler.update()
+    return optimizer.skipped, scaler.get_scale(), weights(ddp)
+
+
 def sharded():
     from torch.distributed.fsdp import fully_shard
 
@@ -201,6 +254,28 @@ def case_sharded_adaptive_sam(rank):
 def case_sharded_msam(rank):
     net = sharded()
     return train(ModalityAwareSAM, net, optimizer_of(ModalityAwareSAM, net), rank)
+
+
+def case_sharded_scaled_loss(rank):
+    """(skipped, scale, weights); worker 1 has an overflow in a step more than the others."""
+    net = sharded()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer = optimizer_of(SAM, net, scaler=scaler)
+    for step in range(STEPS + 1):
+        x, y = batch(step, rank)
+        last = step == STEPS
+
+        def closure(x=x, y=y, last=last):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            scaler.scale(loss).backward()
+            if last and rank == 1:
+                net[0].bias.grad.to_local()[0] = float("inf")
+            return loss
+
+        optimizer.step(closure)
+        scaler.update()
+    return optimizer.skipped, scaler.get_scale(), weights(net)
 
 
 def case_sharded_bad_batch(rank):
@@ -279,6 +354,25 @@ def test_two_workers_take_the_same_step_which_is_that_of_one(results, case):
     torch.testing.assert_close(first, EXPECTED[case](), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(("retained", "view"), [(True, False), (False, False), (False, True)])
+def test_a_rest_loss_on_two_workers_is_averaged(results, retained, view):
+    first, second = (result["rest_losses"][retained, view] for result in results)
+    assert torch.equal(first, second)
+    net = make_net()
+    optimizer = optimizer_of(ModalityAwareSAM, net)
+    for step in range(STEPS):
+        x, y = batch(step)
+
+        def closure(x=x, y=y):
+            optimizer.zero_grad()
+            loss = 0.7 * F.cross_entropy(net(x), y)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure, rest=rest_of(net, x, []))
+    torch.testing.assert_close(first, weights(net), rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("bad", ["loss", "input"])
 @pytest.mark.parametrize("way", ["known", "local", "unknown"])
 @pytest.mark.parametrize("cls", ["SAM", "ModalityAwareSAM"])
@@ -295,6 +389,20 @@ def test_a_bad_batch_of_one_worker_is_skipped_by_both_with_shards_which_stay_in_
         skipped, after, in_place = result["sharded_bad_batch"]
         assert (skipped, in_place) == (1, True)
         assert torch.equal(after, weights(make_net()))
+
+
+def test_an_overflow_of_one_worker_lowers_the_scale_of_both(results):
+    for result in results:
+        skipped, scale, after = result["overflow_in_the_first_pass_of_one_worker"]
+        assert (skipped, scale) == (1, 512.0)
+        assert torch.equal(after, weights(Branches()))
+
+
+def test_a_scaled_loss_with_shards(results):
+    for result in results:
+        skipped, scale, after = result["sharded_scaled_loss"]
+        assert (skipped, scale) == (1, 512.0)
+        torch.testing.assert_close(after, alone(SAM), rtol=1e-9, atol=1e-10)
 
 
 def test_a_branch_that_one_worker_uses_is_averaged_and_one_that_none_uses_stays(results):

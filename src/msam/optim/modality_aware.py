@@ -62,6 +62,7 @@ class ModalityAwareSAM(SAM):
             rest: called once, after the first pass and at the unperturbed weights; the gradients that its
                 `backward` leaves are added as they are. It is L_s where L_s is a loss of its own
                 (reading `response`); the first pass must then retain its graph or `rest` build a new one.
+                With `ddp` its gradients are averaged over the workers, missing ones as zero.
 
         Returns:
             The loss of the first pass, at the unperturbed weights.
@@ -73,12 +74,7 @@ class ModalityAwareSAM(SAM):
         first = self._first_pass(closure)
         share = self._agreed(_checked_share(share() if callable(share) else share, first.loss))
         groups = self._groups_of(dominant() if callable(dominant) else dominant)
-        added: list[Tensor | None] = []
-        if rest is not None:
-            self._detach_gradients()
-            with torch.enable_grad():
-                rest()
-            added = self._detach_gradients()
+        added = [] if rest is None else self._gradients_of(rest)
         loss, norm = self.second_pass(closure, first, groups)
         with torch.no_grad():
             perturbed = self._gradients()
@@ -96,6 +92,18 @@ class ModalityAwareSAM(SAM):
         if self.ddp is None or not self.ddp.gradient_as_bucket_view:
             return first
         return replace(first, gradients=[g if g is None else g.clone() for g in first.gradients])
+
+    def _gradients_of(self, rest: Callable[[], Any]) -> list[Tensor | None]:
+        self._detach_gradients()
+        with torch.enable_grad():
+            rest()
+        gradients = self._detach_gradients()
+        if self.ddp is None:
+            return gradients
+        pairs = zip(self._parameters, gradients, strict=True)
+        known = [torch.zeros_like(p) if g is None else g for p, g in pairs if p.requires_grad]
+        averages = iter(_workers.average(known, self._workers()))  # DDP does so for a new graph only
+        return [next(averages) if p.requires_grad else None for p in self._parameters]
 
     def _clean(self, clean: list[Tensor | None], perturbed: list[Tensor | None]) -> list[Tensor | None]:
         """The gradients of the first pass, averaged over the workers if these have not done so.

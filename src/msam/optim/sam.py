@@ -109,11 +109,13 @@ class SAM(torch.optim.Optimizer):
         rho = param_group.setdefault("rho", self.defaults["rho"])
         if not (math.isfinite(rho) and rho >= 0):
             raise ValueError(f"rho must be finite and >= 0, not {rho}")
-        _refuse_complex(param_group)
         if "base" in self.__dict__:
             self.base.add_param_group(param_group)
         else:
             super().add_param_group(param_group)
+        if any(p.is_complex() for p in self.param_groups[-1]["params"]):
+            self.param_groups.pop()
+            raise ValueError("SAM is not defined for complex parameters: use torch.view_as_real")
 
     def state_dict(self) -> dict[str, Any]:
         """State of the base optimizer; `rho` is in the groups. A step leaves nothing else behind."""
@@ -183,8 +185,9 @@ class SAM(torch.optim.Optimizer):
         """Step of the base optimizer, unless a loss, the norm of pass 1 or a gradient is not finite."""
         gradients = [g for g in self._gradients() if g is not None]
         if self.scaler is not None and gradients:
+            (norm,) = _workers.average([norm], self._workers())
             with torch.no_grad():
-                gradients[0].add_(norm - norm)  # 0, or NaN, by which the scaler notices the first pass
+                gradients[0].add_(norm - norm)  # 0, or NaN, by which every scaler notices the first pass
             self.scaler.unscale_(self.base)
         if self.skip_nonfinite and not self._finite(losses, norm, gradients):
             self.skipped += 1
@@ -252,10 +255,3 @@ def _as_instance(
     if params is None:
         raise ValueError("params=None needs an optimizer instance as base")
     return base(params, **base_kwargs)
-
-
-def _refuse_complex(param_group: dict[str, Any]) -> None:
-    params = param_group["params"]
-    param_group["params"] = params = [params] if isinstance(params, Tensor) else list(params)
-    if any(p[1].is_complex() if isinstance(p, tuple) else p.is_complex() for p in params):
-        raise ValueError("SAM is not defined for complex parameters: use torch.view_as_real")
