@@ -64,7 +64,7 @@ notebook: $(READY) ## Run one notebook: NB=train ARGS="-p dataset watch -p metho
 test: $(READY) ## Run the tests
 	@pytest
 
-torture: $(READY) ## Kill a tiny `make reproduce` 20 times and see that nothing is lost (ten minutes)
+torture: $(READY) ## Kill a tiny `make reproduce` 20 times and see that nothing is lost (a quarter of an hour)
 	@python tests/torture.py $(ARGS)
 
 lint: $(READY) ## Check style and types
