@@ -117,11 +117,10 @@ def test_stacked_seeds_are_equal_to_each_alone(method, fusion, modalities, dtype
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-@pytest.mark.parametrize(("scale", "state"), [(float("inf"), "diverged"), (1e25, "done")])
+@pytest.mark.parametrize("scale", [float("inf"), 1e25])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_seed_that_diverges_leaves_the_others_alone(method, scale, state, monkeypatch, states):
-    """inf: the loss of seed 1 is not finite; 1e25: its gradient's norm is not, so SAM skips its steps."""
+def test_a_seed_that_diverges_leaves_the_others_alone(method, scale, monkeypatch):
+    """inf: the loss of seed 1 is not finite; 1e25: the norm of its gradient is not."""
 
     def exploding(config, dataset, seed):
         run = start(config, dataset, seed)
@@ -135,33 +134,9 @@ def test_a_seed_that_diverges_leaves_the_others_alone(method, scale, state, monk
     data, configs = toy(2), configs_of(method, seeds=(0, 1, 2))
     found = train_seeds(configs, data)
     expected = [train_seed(config, data, seed) for seed, config in configs.items()]
-    if method != "joint":
-        assert [r["state"] for r in found] == ["done", state, "done"]
+    assert [r["state"] for r in found] == ["done", "diverged", "done"]
     for k in range(3):
         close(without_timings(found[k]), without_timings(expected[k]), 1e-4)
-    if found[1]["state"] == "done":
-        torch.testing.assert_close(states[1], states[4], rtol=1e-4, atol=1e-4)
-
-
-def test_a_skipped_step_leaves_the_weights_and_the_momentum_of_its_seed():
-    config = LATE | {"method": "sam"}
-    stack = stacked._Stack(config, [start(config, toy(2), seed) for seed in range(2)])
-    alone = [[w[k].detach().clone().requires_grad_() for w in stack.weights] for k in range(2)]
-    bases = [training.base_optimizer(weights, config) for weights in alone]
-    source = torch.Generator().manual_seed(0)
-    for skipped in (None, 1, None):
-        gradients = [torch.randn(w.shape, generator=source) for w in stack.weights]
-        for k, base in enumerate(bases):
-            for w, gradient in zip(alone[k], gradients, strict=True):
-                w.grad = gradient[k].clone()
-            if k != skipped:
-                base.step()
-        if skipped is not None:
-            gradients[3][skipped].view(-1)[2] = float("nan")
-        with torch.no_grad():
-            stack._update(gradients, [torch.ones(2)])
-    for k in range(2):
-        torch.testing.assert_close([w.detach()[k] for w in stack.weights], [w.detach() for w in alone[k]])
 
 
 @pytest.mark.parametrize("size", [16, 100])

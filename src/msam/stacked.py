@@ -157,9 +157,6 @@ class _Stack:
         self.weights = list(self.parameters.values())
         self.base = training.base_optimizer(self.weights, config)
         self.schedule = training.base_schedule(self.base, config)
-        self.momenta = [torch.zeros_like(w) for w in self.weights]
-        for weight, momentum in zip(self.weights, self.momenta, strict=True):
-            self.base.state[weight]["momentum_buffer"] = momentum
         self.method, self.rho = config["method"], config["rho"]
         self.share = self.weights[0].new_tensor([getattr(run.method, "share", 1.0) for run in runs])
 
@@ -179,29 +176,18 @@ class _Stack:
         if self.method == "msam":
             shares = self._call(_shares, self.parameters, batch, *outputs)
             report, share = StepReport(loss, 2, shares, shares.argmax(1)), shares.amax(1)
-        norm, weights = vmap(partial(_ascended, self.rho))(self.weights, clean)
+        weights = vmap(partial(_ascended, self.rho))(self.weights, clean)
         moved = {name: w.requires_grad_() for name, w in zip(self.parameters, weights, strict=True)}
         with frozen_batch_norm():
-            second, perturbed, *_ = self._pass(batch, moved)
+            _, perturbed, *_ = self._pass(batch, moved)
         gradients: Any = vmap(_update.interpolate)(clean, perturbed, share)
-        self._update(gradients, [norm, loss, second])
+        self._update(gradients)
         return report
 
-    def _update(self, gradients: list[Tensor], known: Sequence[Tensor] = ()) -> None:
-        """Step of the base optimizer, without the seeds whose gradients, norm or losses are not finite.
-
-        As in `msam.optim.SAM` these keep weights and momentum; without anything `known`, none is left out.
-        """
+    def _update(self, gradients: list[Tensor]) -> None:
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
-        kept = []
-        if known:
-            entries = torch.cat([x.reshape(len(x), -1) for x in (*gradients, *known)], 1)
-            left = entries.sum(1).isfinite().logical_not().nonzero()[:, 0]
-            kept = [(x, x[left]) for x in (*self.weights, *self.momenta) if len(left)]
         self.base.step()
-        for x, before in kept:
-            x[left] = before
 
     @torch.enable_grad()
     def _pass(self, batch: Split, parameters: Mapping[str, Tensor]) -> tuple[Any, ...]:
@@ -231,8 +217,8 @@ def _shares(model: MultimodalClassifier, inputs: Any, labels: Tensor, features: 
     return batch_shares(coalition_logits(model, inputs, features, fused), labels, model.modalities)
 
 
-def _ascended(rho: float, weights: list[Tensor], gradients: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _ascended(rho: float, weights: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
     """`msam.optim._update.ascend` of one seed, out of place: vmap has no rule for its _foreach_norm."""
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
     scale = norm + _update.EPSILON
-    return norm, [w + g / scale * rho for w, g in zip(weights, gradients, strict=True)]
+    return [w + g / scale * rho for w, g in zip(weights, gradients, strict=True)]

@@ -33,7 +33,7 @@ class Mixture(Method):
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Wrap the base optimizer; `config["rho"]` is the radius."""
-        self.sam = ModalityAwareSAM(None, optimizer, rho=config["rho"])
+        self.sam = ModalityAwareSAM(None, optimizer, rho=config["rho"], skip_nonfinite=False)
         super().setup(model, self.sam, config)
 
     def step(self, batch: Split) -> StepReport:

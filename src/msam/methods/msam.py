@@ -74,7 +74,7 @@ class MSAM(Method):
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Wrap the base optimizer; `config["rho"]` is the radius."""
-        self.sam = ModalityAwareSAM(None, optimizer, rho=config["rho"])
+        self.sam = ModalityAwareSAM(None, optimizer, rho=config["rho"], skip_nonfinite=False)
         super().setup(model, self.sam, config)
         self.dominance = Dominance(self.rule, model.modalities)
 

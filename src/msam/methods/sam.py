@@ -20,7 +20,7 @@ class Sam(Method):
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
         """Wrap the base optimizer; `config["rho"]` is the radius."""
-        self.sam = SAM(None, optimizer, rho=config["rho"], adaptive=self.adaptive)
+        self.sam = SAM(None, optimizer, rho=config["rho"], adaptive=self.adaptive, skip_nonfinite=False)
         super().setup(model, self.sam, config)
 
     def step(self, batch: Split) -> StepReport:

@@ -69,6 +69,7 @@ class Cell:
             name = self.config[package]
             modules.append(name if "." in name else f"msam.{package}s.{name}")
         modules += [f"msam.probes.{name}" for name in self.config.get("probes", ())]
+        modules += ["msam.stacked"] * ("stacked" in self.config.get("fast", ()))
         parts = [self.config, code_fingerprint(modules), self.needs.key if self.needs else ""]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
