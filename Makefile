@@ -70,8 +70,8 @@ torture: $(READY) ## Kill a tiny `make reproduce` 20 times and see that nothing 
 lint: $(READY) ## Check style and types
 	@ruff check . && ruff format --check . && mypy
 
-benchmark: $(READY) ## Measure what steps cost relative to SAM, by method and by number of modalities
-	@python benchmarks/step_cost.py && python benchmarks/modalities.py
+benchmark: $(READY) ## Measure what steps cost relative to SAM and to other SAMs, and seeds trained together (half an hour)
+	@for name in step_cost modalities peers stacked; do python benchmarks/$$name.py || exit 1; done
 
 rate: $(READY) ## Measure the rate of convergence where the gradient is known
 	@msam rate

@@ -236,3 +236,20 @@ def test_costs_come_in_reading_order_with_gaps_for_what_was_not_measured(tmp_pat
     assert rows["method"].tolist()[:5] == ["joint", "AGM", "SAM", "M-SAM", "M-SAM (naive)"]
     assert rows.loc[rows["method"] == "AGM", "quartiles"].tolist() == [DASH]
     assert rows["fusion"].tolist() == sorted(rows["fusion"], reverse=True)
+
+
+def test_peers_have_their_range_over_the_networks_and_their_memory(tmp_path):
+    results = fabricate(tmp_path / "results" / "embedded", datasets=("av_digits",))
+    path = results.parent / "benchmarks" / "step_cost.json"
+    assert cost.peers_sentence(read(results.parent)) == "The library has not been timed beside other SAMs."
+    assert cost.peers_table(read(results.parent)).blocks[0].rows.empty
+    costs = json.loads(path.read_text())
+    rows = [row | {"net": "small", "memory": 3.25} for row in costs["rows"] if "naive" not in row["method"]]
+    peers = [row | {"method": "sam (two calls)"} for row in rows if row["method"] == "sam"]
+    write(path.with_name("peers.json"), costs | {"rows": rows + peers})
+    study = read(results.parent)
+    assert set(cost.peers_table(study).blocks[0].rows["memory"]) == {"3.25"}
+    assert cost.peers_sentence(study) == (
+        "Relative to a step of this library's SAM, by network: SAM by two calls 1.00 to 1.10, "
+        "M-SAM 1.04 to 1.14."
+    )

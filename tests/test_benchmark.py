@@ -31,6 +31,11 @@ def modalities(on_path):
     return importlib.import_module("modalities")
 
 
+@pytest.fixture(scope="module")
+def peers(on_path):
+    return importlib.import_module("peers")
+
+
 @pytest.fixture
 def one_thread():
     """`main` sets the number of threads of the whole process."""
@@ -154,3 +159,39 @@ def test_no_repeat_is_refused(step_cost, capsys):
     with pytest.raises(SystemExit):
         step_cost.main(["--repeats", "0"])
     assert "repeats must be at least 1, not 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_the_peers_take_the_step_of_the_library(step_cost, peers, fusion, monkeypatch):
+    """Without dropout, whose masks the peers draw anew; BatchNorm statistics do not enter a training step."""
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *_, **__: x)
+    batch = step_cost.batch_of(dict.fromkeys("ab", step_cost.SHAPE))
+    made = step_cost.trainers(fusion, batch, cases=peers.CASES)
+    for method in made.values():
+        for _ in range(3):
+            method.step(batch)
+    weights = {name: list(method.model.parameters()) for name, method in made.items()}
+    for name in ("sam (pytorch-optimizer)", "sam (two calls)"):
+        torch.testing.assert_close(weights[name], weights["sam"], rtol=1e-4, atol=1e-6)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(weights["joint"], weights["sam"], rtol=1e-4, atol=1e-6)
+
+
+def test_m_sam_holds_at_most_one_copy_of_the_gradients_more_than_sam(step_cost, peers, monkeypatch):
+    monkeypatch.setattr(step_cost, "BATCH", 2)  # so that parameters weigh more than activations
+    batch = step_cost.batch_of(dict.fromkeys("ab", step_cost.SHAPE))
+    made = step_cost.trainers("late", batch, "paper", peers.CASES)
+    held = {name: peers.memory(made[name], batch) for name in ("joint", "sam", "msam")}
+    assert held["joint"] + 0.9 < held["sam"] <= held["msam"] < held["sam"] + 1.1
+
+
+def test_the_peers_are_measured_on_each_network(step_cost, peers, one_thread, monkeypatch, tmp_path):
+    monkeypatch.setattr(step_cost, "BATCH", 4)
+    output = tmp_path / "peers.json"
+    assert peers.main(["--repeats", "1", "--output", str(output)]) == 0
+    rows = json.loads(output.read_text())["rows"]
+    networks = {("small", 2), ("small", 6), ("paper", 2)}
+    assert {(r["net"], r["modalities"], r["fusion"], r["method"]) for r in rows} == {
+        (net, m, fusion, name) for net, m in networks for fusion in ("late", "early") for name in peers.CASES
+    }
+    assert all(r["memory"] > 0 for r in rows)

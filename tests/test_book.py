@@ -46,7 +46,7 @@ def write_notebook(path, code):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """The book's real settings around two notebooks and a text; the working folder is the project."""
-    for folder in ("book", "notebooks"):
+    for folder in ("book", "notebooks", "examples"):
         (tmp_path / folder).mkdir(parents=True)
     for name in ("_config.yml", "references.bib"):
         shutil.copy(ROOT / "book" / name, tmp_path / "book")

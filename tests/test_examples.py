@@ -14,6 +14,14 @@ ALONE = ("accumulation", "amp", "plain", "three_modalities", "with_accelerate", 
 CHANCE = 0.25
 
 
+@pytest.fixture(autouse=True)
+def _modules_of_the_examples():
+    """Are forgotten: other tests have a module `toy` of their own."""
+    yield
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("toy", "own_study")]:
+        del sys.modules[name]
+
+
 def accuracies(printed: str) -> list[float]:
     return [float(found) for found in re.findall(r"test accuracy ([\d.]+)", printed)]
 

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from msam.models import MultimodalClassifier
+from msam.models import LateFusion, MultimodalClassifier
 from msam.shapley import Coalition, coalitions, normalized, shapley_weights
 
 
@@ -58,11 +58,15 @@ def coalition_logits(
     with evaluation_mode(model):
         zeros = {m: features[m].new_zeros(1, *inputs[m].shape[1:]) for m in modalities}
         muted = model.encode(zeros)
-        stacked = {
-            m: torch.cat([features[m] if m in s else muted[m].expand_as(features[m]) for s in todo])
-            for m in modalities
-        }
-        logits = model.fuse(stacked).unflatten(0, (len(todo), -1))
+        fusion = getattr(model, "fusion", None)
+        if isinstance(fusion, LateFusion) and len(todo) > 2 * len(modalities):
+            logits = fusion.coalition_logits(features, muted, todo)
+        else:
+            stacked = {
+                m: torch.cat([features[m] if m in s else muted[m].expand_as(features[m]) for s in todo])
+                for m in modalities
+            }
+            logits = model.fuse(stacked).unflatten(0, (len(todo), -1))
     return logits if full is None else torch.cat([logits, full[None]])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from msam.analysis.names import in_order, label
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, benchmark
 from msam.analysis.table import DASH, Block, Table
 
 COLUMNS = {
@@ -25,17 +25,70 @@ COLUMNS = {
 }
 
 
+PEERS = "peers"
+STACKED = "stacked"
+STACKED_COLUMNS = {
+    "dataset": "dataset",
+    "method": "method",
+    "seeds": "seeds",
+    "speedup": "times as fast",
+    "speedup_iqr": "quartiles",
+    "stacked_ms": "stacked (ms)",
+    "alone_ms": "one by one (ms)",
+}
+TIMED = "ratios are medians over repeats of the two side by side. Evidence level: own timing."
+
+
 def cost_table(study: Study) -> Table:
     """Time of a step relative to SAM's and to joint training's, its milliseconds, and its passes."""
     data = _in_order(cost_rows(study))
-    rows = pd.DataFrame(
-        [{head: _text(key, row.get(key)) for key, head in COLUMNS.items()} for row in data.to_dict("records")]
-    )
+    note = f"Same network and batch in one process; {TIMED}"
+    return _table("Cost of one step", data, COLUMNS, note, cost_footer(study), "step_cost")
+
+
+def peers_table(study: Study) -> Table:
+    """The library's optimizers beside other SAMs: as `cost_table`, and the memory of a step."""
+    record = benchmark(study.root, PEERS)
+    data = _in_order(pd.DataFrame(record["rows"] if record else []))
     note = (
-        "Same network and batch in one process; ratios are medians over repeats of the two methods side by "
-        "side. Evidence level: own timing."
+        f"SAM and M-SAM as their defaults are, with the check of every step; {TIMED} Memory: most that a "
+        "step holds at a time, in sizes of the network's parameters."
     )
-    return Table("Cost of one step", (Block(rows),), data, note, cost_footer(study), file="step_cost")
+    columns = COLUMNS | {"memory": "memory"}
+    return _table("Beside other SAMs", data, columns, note, benchmark_footer(record, PEERS), PEERS)
+
+
+def stacked_table(study: Study) -> Table:
+    """Seconds of an epoch of several seeds, trained together and one after the other."""
+    record = benchmark(study.root, STACKED)
+    data = pd.DataFrame(record["rows"] if record else [])
+    note = f"One epoch of all seeds with late fusion, its evaluation included; {TIMED}"
+    footer = benchmark_footer(record, STACKED)
+    return _table("Seeds trained together", data, STACKED_COLUMNS, note, footer, STACKED)
+
+
+def peers_sentence(study: Study) -> str:
+    """What other SAMs cost relative to the library's, and its M-SAM, smallest and largest ratio of all."""
+    record = benchmark(study.root, PEERS)
+    if not record:
+        return "The library has not been timed beside other SAMs."
+    rows = pd.DataFrame(record["rows"])
+    ratios = rows.groupby("method")["ratio_to_sam"].agg(["min", "max"])
+    parts = [
+        f"{label(name)} {ratios.at[name, 'min']:.2f} to {ratios.at[name, 'max']:.2f}"
+        for name in in_order(rows["method"])
+        if name not in ("joint", "sam")
+    ]
+    return f"Relative to a step of this library's SAM, by network: {', '.join(parts)}."
+
+
+def _table(
+    title: str, data: pd.DataFrame, columns: dict[str, str], note: str, footer: str, file: str
+) -> Table:
+    rows = [
+        {head: _text(key, row.get(key)) for key, head in columns.items()} for row in data.to_dict("records")
+    ]
+    return Table(title, (Block(pd.DataFrame(rows)),), data, note, footer, file=file)
 
 
 def cost_sentence(study: Study) -> str:

@@ -28,6 +28,8 @@ LABELS = {
     "lazy_msam": "lazy M-SAM",
     "mixture": "SAM/SGD mixture",
     "msam (naive)": "M-SAM (naive)",
+    "sam (pytorch-optimizer)": "SAM of pytorch-optimizer",
+    "sam (two calls)": "SAM by two calls",
 }
 
 SHOWN = ("joint", "agm", "sam", "msam", "mixture")

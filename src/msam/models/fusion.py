@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -38,6 +38,23 @@ class LateFusion(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Modality -> features, B x D_m, to logits, B x C."""
         return torch.stack(list(self.head_logits(features).values())).sum(0)
+
+    def coalition_logits(
+        self, features: Mapping[str, Tensor], muted: Mapping[str, Tensor], sets: Sequence[Collection[str]]
+    ) -> Tensor:
+        """Logits of coalitions, S x B x C: every head runs once on its features and once without them.
+
+        Args:
+            features: modality -> features where it is present, B x D_m.
+            muted: modality -> features where it is absent, 1 x D_m.
+            sets: the modalities that are present in each of the S coalitions.
+        """
+        present, absent = self.head_logits(features), self.head_logits(muted)
+        heads = []
+        for m in self.heads:
+            choice = torch.stack([absent[m].expand_as(present[m]), present[m]])
+            heads.append(choice[[int(m in s) for s in sets]])
+        return torch.stack(heads).sum(0)
 
 
 class Maxout(nn.Module):

@@ -33,9 +33,8 @@ class SAM(torch.optim.Optimizer):
 
     A step whose losses or gradients are not finite, in either pass, moves neither weights nor state and is
     counted in `skipped`. Gradients are accumulated by a closure that loops over micro-batches and returns the
-    sum of their losses. What should happen to the final gradient alone is a hook of the base optimizer:
-
-        optimizer.base.register_step_pre_hook(lambda *_: clip_grad_norm_(model.parameters(), 1.0))
+    sum of their losses. What should happen to the final gradient alone, clipping for example, is a hook that
+    `optimizer.base.register_step_pre_hook` takes; copies of the optimizer need it again.
 
     Args:
         params: parameters or param groups. A group may carry its own `rho`. None if `base` is an instance.
@@ -105,7 +104,14 @@ class SAM(torch.optim.Optimizer):
         return super().__getstate__() | {name: self.__dict__[name] for name in own}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, which may carry its own `rho` (and `modality`)."""
+        """Add a group.
+
+        Args:
+            param_group: `params` and settings, among them its own `rho`, and `modality` for M-SAM.
+
+        Raises:
+            ValueError: rho is negative or not finite, or a parameter is complex.
+        """
         rho = param_group.setdefault("rho", self.defaults["rho"])
         if not (math.isfinite(rho) and rho >= 0):
             raise ValueError(f"rho must be finite and >= 0, not {rho}")
@@ -122,7 +128,11 @@ class SAM(torch.optim.Optimizer):
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` of this or of the base optimizer returned."""
+        """Go on from a checkpoint.
+
+        Args:
+            state_dict: what `state_dict` of this or of the base optimizer returned.
+        """
         self.base.load_state_dict(state_dict)
         self._link()
 
@@ -167,6 +177,11 @@ class SAM(torch.optim.Optimizer):
 
         The weights are w again afterwards, BatchNorm statistics stay, random numbers are those of the
         first pass.
+
+        Args:
+            closure: as `step` takes it.
+            first: of the same batch, from `_first_pass`.
+            groups: of `param_groups`, those to be perturbed.
 
         Returns:
             The loss at w + eps and the norm of the gradients of `first` in the groups, both 0-dim.
