@@ -181,8 +181,9 @@ def test_m_sam_holds_at_most_one_copy_of_the_gradients_more_than_sam(step_cost, 
     monkeypatch.setattr(step_cost, "BATCH", 2)  # so that parameters weigh more than activations
     batch = step_cost.batch_of(dict.fromkeys("ab", step_cost.SHAPE))
     made = step_cost.trainers("late", batch, "paper", peers.CASES)
-    held = {name: peers.memory(made[name], batch) for name in ("joint", "sam", "msam")}
-    assert held["joint"] + 0.9 < held["sam"] <= held["msam"] < held["sam"] + 1.1
+    held = {name: peers.memory(method, batch) for name, method in made.items()}
+    assert held["joint"] + 0.9 < held["sam"] < held["sam (two calls)"] + 0.1
+    assert held["sam"] < held["msam"] < held["sam"] + 1.1
 
 
 def test_the_peers_are_measured_on_each_network(step_cost, peers, one_thread, monkeypatch, tmp_path):

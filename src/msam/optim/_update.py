@@ -27,7 +27,11 @@ def fused_check(tensors: list[Tensor]) -> Tensor:
 
 
 def ascend(
-    parameters: list[Tensor], gradients: list[Tensor], radii: list[float], adaptive: bool = False
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    radii: list[float],
+    adaptive: bool = False,
+    consume: bool = False,
 ) -> Tensor:
     """Move every parameter in place by eps = rho * g / ||g||_2 (M-SAM Algorithm 1, line 5; SAM Eq. 2).
 
@@ -37,6 +41,7 @@ def ascend(
         radii: one perturbation radius rho a parameter, in units of the weights.
         adaptive: eps = rho * w^2 * g / || |w| * g ||_2, entry by entry (ASAM, Kwon et al., ICML 2021, Eq. 8,
             without the constant beside |w|); rho then has no unit.
+        consume: overwrite the gradients instead of making new tensors.
 
     Returns:
         The norm that eps was divided by, 0-dim.
@@ -46,7 +51,10 @@ def ascend(
         sizes = list(torch._foreach_abs(parameters))
         eps = list(torch._foreach_mul(gradients, sizes))  # type: ignore[arg-type]
     norm = global_norm(eps)
-    eps = list(torch._foreach_div(eps, norm + EPSILON))
+    if adaptive or consume:
+        torch._foreach_div_(eps, norm + EPSILON)
+    else:
+        eps = list(torch._foreach_div(eps, norm + EPSILON))
     if adaptive:
         torch._foreach_mul_(eps, sizes)  # type: ignore[arg-type]
     torch._foreach_mul_(eps, radii)

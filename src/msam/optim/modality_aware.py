@@ -84,6 +84,8 @@ class ModalityAwareSAM(SAM):
             for p, gradient in zip(self._parameters, added, strict=bool(added)):
                 if gradient is not None:
                     p.grad = gradient if p.grad is None else p.grad.add_(gradient)
+        first.gradients.clear()
+        del perturbed, mixed, added
         self._update_weights([first.loss, loss], norm)
         return first.loss
 

@@ -149,7 +149,7 @@ class SAM(torch.optim.Optimizer):
             ValueError: a gradient is sparse.
         """
         first = self._first_pass(closure)
-        loss, norm = self.second_pass(closure, first, self.param_groups)
+        loss, norm = self.second_pass(closure, first, self.param_groups, keep=False)
         self._update_weights([first.loss, loss], norm)
         return first.loss
 
@@ -171,7 +171,7 @@ class SAM(torch.optim.Optimizer):
         return FirstPass(loss.detach(), self._gradients(), before)
 
     def second_pass(
-        self, closure: Closure, first: FirstPass, groups: list[dict[str, Any]]
+        self, closure: Closure, first: FirstPass, groups: list[dict[str, Any]], *, keep: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Leave the gradients at w + eps in `grad`, with eps along the gradients of `first` in the groups.
 
@@ -182,12 +182,13 @@ class SAM(torch.optim.Optimizer):
             closure: as `step` takes it.
             first: of the same batch, from `_first_pass`.
             groups: of `param_groups`, those to be perturbed.
+            keep: leave the gradients of `first` to the caller; else their memory is free in the pass.
 
         Returns:
             The loss at w + eps and the norm of the gradients of `first` in the groups, both 0-dim.
         """
         after = _passes.random_state(self._parameters)
-        with self._perturbed(first, groups) as norm, _passes.frozen_batch_norm(), torch.enable_grad():
+        with self._perturbed(first, groups, keep) as norm, _passes.frozen_batch_norm(), torch.enable_grad():
             self._detach_gradients()
             _passes.set_random_state(first.random_state)
             try:
@@ -229,7 +230,7 @@ class SAM(torch.optim.Optimizer):
         return gradients
 
     @contextmanager
-    def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]]) -> Iterator[Tensor]:
+    def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]], keep: bool) -> Iterator[Tensor]:
         rho = {p: group["rho"] for group in groups for p in group["params"]}
         pairs = zip(self._parameters, first.gradients, strict=True)
         moved = [(p, g) for p, g in pairs if p in rho and g is not None]
@@ -237,10 +238,15 @@ class SAM(torch.optim.Optimizer):
             yield first.loss.new_zeros(())
             return
         weights, gradients = map(list, zip(*moved, strict=True))
+        del moved
         kept = [w.detach().clone() for w in weights]
         try:
             with torch.no_grad():
-                norm = _update.ascend(weights, gradients, [rho[w] for w in weights], self.adaptive)
+                radii = [rho[w] for w in weights]
+                norm = _update.ascend(weights, gradients, radii, self.adaptive, consume=not keep)
+            if not keep:
+                first.gradients.clear()
+            del gradients
             torch.clear_autocast_cache()  # of casts of w, where autocast is on around the step
             yield norm
         finally:
