@@ -153,7 +153,7 @@ def _run(words: list[str]) -> int:
         os.environ.pop("JPY_PARENT_PID", None)  # not the fork's parent; `_follow` sees to its end
         app = IPKernelApp.instance()
         vars(app)["log_connection_info"] = lambda: None  # printed for who wants to connect another client
-        app.initialize(["-f", *words[1:], "--log-level=ERROR"])
+        app.initialize(["-f", *words[1:], "--log-level=CRITICAL"])
         app.start()
         return 0
     from msam import cli
