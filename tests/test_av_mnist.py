@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from msam import datasets
-from msam.datasets import DatasetError, _expected, _recordings, av_mnist
+from msam.datasets import DatasetError, _avmnist, _expected, _recordings, av_mnist
 from msam.datasets._idx import read_idx
 
 SPLITS = ("train", "validation", "test")
@@ -464,12 +464,25 @@ def test_faults_of_the_published_folder_are_named(published):
     fails(published, str(path), r"source avmnist needs .*avmnist\.tar\.gz", source="avmnist")
 
 
+def test_a_recipe_asks_for_the_files_that_it_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSAM_DATA", str(tmp_path))
+    asked = {file.path for file in av_mnist.FILES("avmnist", "esc10")}
+    read = set()
+    monkeypatch.setattr(_avmnist, "_array", lambda path, _: read.add(str(path.relative_to(tmp_path))) or [])
+    for part in ("train", "test"):
+        _avmnist._read(part)
+    assert asked == read
+    with_noise, without = (av_mnist.FILES("files", noise) for noise in ("esc10", "none"))
+    assert [file.path for file in with_noise if file not in without] == ["esc10"]
+
+
 # The real files
 
 
 def test_the_raw_files_are_declared_with_addresses():
-    assert [file.path for file in av_mnist.FILES[4:]] == ["fsdd", "esc10"]
-    for file in av_mnist.FILES:
+    files = av_mnist.FILES("files", "esc10")
+    assert [file.path for file in files[4:]] == ["fsdd", "esc10"]
+    for file in files:
         assert all(url.startswith("https://") for url in file.urls)
         assert len(file.urls) == 2 or file.archive == "zip"
 
@@ -477,10 +490,11 @@ def test_the_raw_files_are_declared_with_addresses():
 @needs_real_files
 def test_real_files_have_their_sizes_checksums_and_label_counts(monkeypatch):
     monkeypatch.setenv("MSAM_DATA", str(REAL))
-    for file in av_mnist.FILES[:4]:
+    files = av_mnist.FILES("files", "esc10")
+    for file in files[:4]:
         content = gzip.decompress((REAL / file.path).read_bytes())
         assert file.checksum == "md5:" + hashlib.md5(content).hexdigest()
-    for file in av_mnist.FILES[4:]:
+    for file in files[4:]:
         ((pattern, count),) = file.members
         assert len(list((REAL / file.path).glob(pattern))) == count
     splits = av_mnist.build(train=2000)

@@ -72,7 +72,7 @@ _MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist",
     "https://storage.googleapis.com/cvdf-datasets/mnist",
 )
-FILES = (
+_FILES = (
     *(
         RawFile(f"mnist/{name}", tuple(f"{mirror}/{name}" for mirror in _MIRRORS), f"md5:{md5}")
         for name, md5 in _MNIST.items()
@@ -99,6 +99,13 @@ RECORDINGS = 50
 VALIDATION = 12
 """One in so many of the train images is for validation, from the end."""
 
+PUBLISHED = tuple(
+    f"avmnist/{name}"
+    for part in ("train", "test")
+    for name in (f"image/{part}_data.npy", f"audio/{part}_data.npy", f"{part}_labels.npy")
+)
+"""Files of the source "avmnist"."""
+
 VERSIONS = 8
 NUMBERS = {
     "official": {"test": range(0, 5), "validation": range(5, 10), "train": range(10, 50)},
@@ -109,6 +116,14 @@ NUMBERS = {
 FOLDS = {"train": (1, 2, 3), "validation": (4,), "test": (5,)}
 
 Arrays = dict[str, "np.ndarray"]
+
+
+def FILES(source: str, noise: str, **_: Any) -> tuple[RawFile, ...]:  # noqa: N802
+    """The ingredients, without the noise where there is none; or the published folder."""
+    if source == "avmnist":
+        note = "unpack avmnist.tar.gz of MultiBench"
+        return tuple(RawFile(path, note=note) for path in PUBLISHED)
+    return _FILES if noise == "esc10" else _FILES[:-1]
 
 
 def STORED(size: int, **_: Any) -> dict[str, str]:  # noqa: N802
