@@ -42,7 +42,7 @@ def preloaded(records: Path | None = None, lock: int | None = None) -> Iterator[
     """Let kernels and `command` of this process and those it starts be forks.
 
     Args:
-        records: a folder of profiles whose records the server reads beforehand.
+        records: a folder of profiles, whose study `main` the server reads beforehand: most pages need it.
         lock: descriptor of a locked file; every fork holds the lock until it ends.
 
     Does nothing inside another `preloaded`, and on other systems than Linux: forking is not safe with the
@@ -99,7 +99,7 @@ def serve(listener: socket.socket, records: str | None = None) -> None:
         from msam.analysis import sources
 
         with suppress(Exception):  # the page that needs them says what is wrong with them
-            sources.read_all(records)
+            sources.read(records)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with selectors.DefaultSelector() as selector:
         for source in (listener, sys.stdin):

@@ -104,13 +104,6 @@ def read(results: str | Path, study: str = "main", only: Iterable[str] | None = 
     return _read(root, study, None if only is None else tuple(only), _stamp(root))
 
 
-def read_all(results: str | Path) -> None:
-    """Read every study, so that forks of this process need not."""
-    root = Path(results).resolve()
-    for study in dict.fromkeys(s for profile in profiles.shown(root) for s in study_file(profile)):
-        read(root, study)
-
-
 def _stamp(root: Path) -> tuple[int, int]:
     """Changes whenever a file under the root does."""
     times = [path.stat().st_mtime_ns for path in root.rglob("*.json")]

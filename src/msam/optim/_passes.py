@@ -29,9 +29,9 @@ def frozen_batch_norm() -> Iterator[None]:
     below: set[nn.Module] = set()
 
     def freeze(module: nn.Module, _inputs: tuple) -> None:
-        if torch.compiler.is_compiling():  # the hook of a module outside has done it
+        if torch.compiler.is_compiling() or module in below:  # the hook of a module outside has done it
             return
-        layers = [module] if module in below else list(module.modules())
+        layers = list(module.modules())
         below.update(layers)
         for layer in layers:
             if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats:
