@@ -185,7 +185,7 @@ def execute(pages: Mapping[str, Path], into: Path, results: Path, published: Pat
     with forking.preloaded(results), ThreadPoolExecutor(AT_ONCE) as pool:
         runs = [
             pool.submit(_execute, path, into / f"{page}.ipynb", both if page == COMPARISON else own)
-            for page, path in sources.items()
+            for page, path in sorted(sources.items(), key=lambda source: -_figures(source[1]))
         ]
         try:
             failures = [failure for run in runs if (failure := run.result())]
@@ -194,6 +194,11 @@ def execute(pages: Mapping[str, Path], into: Path, results: Path, published: Pat
             raise
     if failures:
         raise BookError("\n".join(failures))
+
+
+def _figures(notebook: Path) -> int:
+    """Number of a notebook's figures, which take most of its time: the longest are executed first."""
+    return notebook.read_text(encoding="utf-8").count("figures.")
 
 
 def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> str | None:
