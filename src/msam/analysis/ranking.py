@@ -282,12 +282,15 @@ def _place(found: pd.DataFrame, at: str, name: str) -> str:
 
 def against_sentence(study: Study, first: str = "msam") -> str:
     """Than how many methods `first` is higher in the mean over cells, and than which it is lower."""
-    texts = [
-        f"In the mean over cells{at}, {label(first)} {readings(found, 'difference')}."
+    found = {
+        at: readings(rows, "difference")
         for level, at in _places(study)
-        if len(found := against(study, first, level))
-    ]
-    return " ".join(texts) or f"There are no records of {label(first)} beside another method yet."
+        if len(rows := against(study, first, level))
+    }
+    (at, text), *more = found.items() or [("", "")]
+    text = f"In the mean over cells{at}, {label(first)} {text}"
+    text += "".join(f";{other} it {its}" for other, its in more)
+    return f"{text}." if found else f"There are no records of {label(first)} beside another method yet."
 
 
 def readings(found: pd.DataFrame, column: str) -> str:
