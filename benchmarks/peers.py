@@ -28,37 +28,30 @@ from torch.profiler import ProfilerActivity, profile
 from msam.datasets import Split
 from msam.methods import Method, StepReport
 from msam.methods.msam import MSAM
+from msam.methods.sam import Sam
 from msam.models import FUSIONS, MultimodalClassifier
-from msam.optim import SAM, ModalityAwareSAM
 
 OUTPUT = Path("results/local/benchmarks/peers.json")
 SGD = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 1e-4}
 
 
-class Ours(Method):
-    """`msam.SAM` as a user has it, with its check of every step."""
+class Checked(Method):
+    """The study's method with the check of every step that the library's users have."""
 
     def setup(
         self, model: MultimodalClassifier, optimizer: torch.optim.Optimizer, config: Mapping[str, Any]
     ) -> None:
-        """Wrap the base optimizer."""
-        self.sam = SAM(None, optimizer, rho=config["rho"])
-        super().setup(model, self.sam, config)
-
-    def step(self, batch: Split) -> StepReport:
-        """One step, two gradients."""
-        return StepReport(self.sam.step(self.closure(batch)), 2)
-
-
-class OursWithShares(MSAM):
-    """`msam.ModalityAwareSAM` as a user has it."""
-
-    def setup(
-        self, model: MultimodalClassifier, optimizer: torch.optim.Optimizer, config: Mapping[str, Any]
-    ) -> None:
-        """The study's M-SAM, with the check of every step."""
+        """Switch the check on."""
         super().setup(model, optimizer, config)
-        self.sam = ModalityAwareSAM(None, optimizer, rho=config["rho"])
+        self.sam.skip_nonfinite = True
+
+
+class Ours(Checked, Sam):
+    """`msam.SAM` as a user has it."""
+
+
+class OursWithShares(Checked, MSAM):
+    """`msam.ModalityAwareSAM` as a user has it."""
 
 
 class Library(Method):
