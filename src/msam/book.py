@@ -76,11 +76,11 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
         contents = table_of_contents(root / "book", with_comparison=published is not None)
         pages = notebook_pages(root, contents)
         source, executed = work / "src", work / "executed"
-        for stale in (source, executed, work / "_build"):
+        for stale in (source, executed, work / EXAMPLES, work / "_build"):
             shutil.rmtree(stale, ignore_errors=True)
         execute(pages, executed, results, published)
         shutil.copytree(root / "book", source)
-        shutil.copytree(root / EXAMPLES, work / EXAMPLES, dirs_exist_ok=True)
+        shutil.copytree(root / EXAMPLES, work / EXAMPLES)
         (source / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
         for name in pages:
             page = source / f"{name}.ipynb"
