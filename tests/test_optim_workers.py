@@ -5,6 +5,7 @@ Both processes run all cases once and leave what came out in a file; the tests r
 
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -66,39 +67,20 @@ def parallel(rank, cls, known=True, view=False, **settings):
     return ddp, optimizer_of(cls, ddp, ddp=ddp if known else None, **settings)
 
 
-def case_synchronized_sam(rank):
-    ddp, optimizer = parallel(rank, SAM)
-    return train(SAM, ddp, optimizer, rank)
+def trained(rank, cls, **settings):
+    ddp, optimizer = parallel(rank, cls, **settings)
+    return train(cls, ddp, optimizer, rank)
 
 
-def case_sam_that_does_not_know_of_ddp(rank):
-    ddp, optimizer = parallel(rank, SAM, known=False)
-    return train(SAM, ddp, optimizer, rank)
-
-
-def case_synchronized_msam(rank):
-    ddp, optimizer = parallel(rank, ModalityAwareSAM)
-    return train(ModalityAwareSAM, ddp, optimizer, rank)
-
-
-def case_synchronized_msam_in_views(rank):
-    ddp, optimizer = parallel(rank, ModalityAwareSAM, view=True)
-    return train(ModalityAwareSAM, ddp, optimizer, rank)
-
-
-def case_local_sam(rank):
-    ddp, optimizer = parallel(rank, SAM, sync_perturbation=False)
-    return train(SAM, ddp, optimizer, rank)
-
-
-def case_local_msam(rank):
-    ddp, optimizer = parallel(rank, ModalityAwareSAM, sync_perturbation=False)
-    return train(ModalityAwareSAM, ddp, optimizer, rank)
-
-
-def case_local_msam_in_views(rank):
-    ddp, optimizer = parallel(rank, ModalityAwareSAM, view=True, sync_perturbation=False)
-    return train(ModalityAwareSAM, ddp, optimizer, rank)
+TRAINED = {
+    "synchronized_sam": partial(trained, cls=SAM),
+    "sam_that_does_not_know_of_ddp": partial(trained, cls=SAM, known=False),
+    "synchronized_msam": partial(trained, cls=ModalityAwareSAM),
+    "synchronized_msam_in_views": partial(trained, cls=ModalityAwareSAM, view=True),
+    "local_sam": partial(trained, cls=SAM, sync_perturbation=False),
+    "local_msam": partial(trained, cls=ModalityAwareSAM, sync_perturbation=False),
+    "local_msam_in_views": partial(trained, cls=ModalityAwareSAM, view=True, sync_perturbation=False),
+}
 
 
 def case_micro_batches(rank):
@@ -287,7 +269,8 @@ def case_sharded_bad_batch(rank):
     return optimizer.skipped, weights(net), places == [p.to_local().data_ptr() for p in net.parameters()]
 
 
-CASES = {name[5:]: case for name, case in sorted(globals().items()) if name.startswith("case_")}
+OWN = {name[5:]: case for name, case in globals().items() if name.startswith("case_")}
+CASES = dict(sorted({**TRAINED, **OWN}.items()))
 
 
 def work(rank, folder):
