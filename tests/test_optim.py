@@ -9,6 +9,7 @@ from torch import nn
 
 from msam import MSAM, SAM, ModalityAwareSAM
 from msam.optim import reference
+from msam.optim._passes import frozen_batch_norm
 
 
 class Net(nn.Module):
@@ -222,24 +223,67 @@ def test_batch_norm_statistics_move_in_the_first_pass_only(norm):
     for name, buffer in net[1].named_buffers():
         assert torch.equal(buffer, twin[1].get_buffer(name)), name
     assert net[1].track_running_stats
+    net(x)
+    assert net[1].num_batches_tracked == 2
 
 
+def test_frozen_batch_norm_changes_what_training_layers_keep_and_nothing_else():
+    x = torch.randn(16, 3)
+    layers = {
+        "training": nn.BatchNorm1d(3),
+        "evaluating": nn.BatchNorm1d(3).eval(),
+        "without statistics": nn.BatchNorm1d(3, track_running_stats=False),
+    }
+    outputs = {name: copy.deepcopy(layer)(x) for name, layer in layers.items()}
+    with frozen_batch_norm():
+        for name, layer in layers.items():
+            assert torch.equal(layer(x), outputs[name]), name
+            layer.track_running_stats = name != "evaluating"
+    assert [layer.track_running_stats for layer in layers.values()] == [True, False, True]
+    assert layers["training"].num_batches_tracked == 0
+
+
+def in_place(net, **options):
+    net.compile(**options)
+    return net
+
+
+COMPILED = {
+    "model": torch.compile,
+    "model in place": in_place,
+    "part in place": lambda net, **options: nn.Sequential(in_place(net, **options)),
+    "function": lambda net, **options: torch.compile(lambda x: net(x), **options),
+    "forward": lambda net, **options: torch.compile(net.forward, **options),
+}
+
+
+class Normalized(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 3), norm(3)
+
+    def forward(self, x):
+        return self.norm(self.linear(x))
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, type("Subclass", (nn.BatchNorm1d,), {})])
-def test_batch_norm_statistics_of_compiled_code_move_in_the_first_pass_only(norm):
-    """A model that its owner compiles: no hook runs inside, and no step may compile anew."""
+def test_batch_norm_statistics_of_compiled_code_move_in_the_first_pass_only(norm, compiled):
+    """Whatever its owner compiles, and when; no step may compile anew."""
     torch._dynamo.reset()
     graphs = []
-    plain = nn.Sequential(nn.Linear(3, 3), norm(3))
+    plain = Normalized(norm)
     net = copy.deepcopy(plain)
-    compiled = torch.compile(net, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    called = COMPILED[compiled](net, backend=lambda graph, _: graphs.append(graph) or graph.forward)
     x = torch.randn(16, 3)
-    for model, called in ((plain, plain), (net, compiled)):
+    for model, function in ((plain, plain), (net, called)):
         optimizer = SAM(model.parameters(), torch.optim.SGD, rho=5.0, lr=0.1)
+        function(x)
         for _ in range(3):
-            optimizer.step(closure_of(model, optimizer, lambda _m, f=called: f(x).pow(3).mean()))
+            optimizer.step(closure_of(model, optimizer, lambda _m, f=function: f(x).pow(3).mean()))
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(net.state_dict()[name], value)
-    assert net[1].num_batches_tracked == 3
+    assert net.norm.num_batches_tracked == 4
     assert len(graphs) == 2
 
 

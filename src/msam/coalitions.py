@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from msam.models import LateFusion, MultimodalClassifier
+from msam.models import EarlyFusion, LateFusion, MultimodalClassifier
 from msam.shapley import Coalition, coalitions, normalized, shapley_weights
 
 
@@ -59,7 +59,7 @@ def coalition_logits(
         zeros = {m: features[m].new_zeros(1, *inputs[m].shape[1:]) for m in modalities}
         muted = model.encode(zeros)
         fusion = getattr(model, "fusion", None)
-        if isinstance(fusion, LateFusion) and len(todo) > 2 * len(modalities):
+        if isinstance(fusion, LateFusion | EarlyFusion) and len(todo) > 2 * len(modalities):
             logits = fusion.coalition_logits(features, muted, todo)
         else:
             stacked = {

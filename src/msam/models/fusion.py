@@ -8,6 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+BLOCK = 16
+"""Coalitions that run through an early fusion at a time: more take more memory, and no less time."""
+
 
 class LateFusion(nn.Module):
     """One linear head a modality; the logits are the sum of the heads (as AGM's late-fusion baselines).
@@ -66,7 +69,11 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x width -> B x units."""
-        pairs = self.linear(x)
+        return self.largest(self.linear(x))
+
+    @staticmethod
+    def largest(pairs: Tensor) -> Tensor:
+        """B x 2 units -> B x units."""
         return torch.maximum(pairs[:, 0::2], pairs[:, 1::2])
 
 
@@ -112,6 +119,28 @@ class EarlyFusion(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Modality -> features, B x D_m, to logits, B x C."""
         return self.layers[-1](*self.before_outputs(features))
+
+    def coalition_logits(
+        self, features: Mapping[str, Tensor], muted: Mapping[str, Tensor], sets: Sequence[Collection[str]]
+    ) -> Tensor:
+        """As `LateFusion.coalition_logits`, in evaluation mode.
+
+        The first linear layer adds up over the modalities, so that each runs through its part of it once.
+        """
+        norm, maxout, *rest = cast(tuple[nn.BatchNorm1d, Maxout, nn.Module], tuple(self.layers))
+        absent, present = (norm(torch.cat([x[m] for m in self.widths], 1)) for x in (muted, features))
+        sizes = list(self.widths.values())
+        weights = maxout.linear.weight.split(sizes, 1)
+        parts = [x @ w.T for x, w in zip((present - absent).split(sizes, 1), weights, strict=True)]
+        terms = torch.stack([maxout.linear(absent).expand_as(parts[0]), *parts])
+        choice = terms.new_tensor([[1.0] + [float(m in s) for m in self.widths] for s in sets])
+        logits = []
+        for some in choice.split(BLOCK):
+            hidden = maxout.largest((some @ terms.flatten(1)).view(-1, terms.shape[-1]))
+            for layer in rest:
+                hidden = layer(hidden)
+            logits.append(hidden)
+        return torch.cat(logits).unflatten(0, (len(sets), -1))
 
 
 FUSIONS: dict[str, type[LateFusion] | type[EarlyFusion]] = {"late": LateFusion, "early": EarlyFusion}

@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 RandomState = dict[torch.device, Tensor]
-
-HOOK = -1
-"""Key of the hook of `frozen_batch_norm`. torch would give it a new one at every step, and code that was
-compiled beside another key is compiled anew."""
 
 
 @contextmanager
 def frozen_batch_norm() -> Iterator[None]:
     """Keep the running statistics of every BatchNorm layer that runs inside the block.
 
-    A layer in training mode still normalizes by the batch. The layers are found as modules run, so the
-    model need not be known, and subclasses (SyncBatchNorm) are covered. A module freezes all layers below
-    it, not only itself: compiled code runs no hooks of the modules inside, but it does look, at every call,
-    whether their `track_running_stats` is still what it was compiled for.
+    A layer in training mode still normalizes by the batch. The model need not be known, subclasses
+    (SyncBatchNorm) are covered, and eager code is not slowed: the class hides what its layers have. Compiled
+    code does not ask the class again, unless a mode is active that was not when it was compiled.
     """
-    frozen: list[_BatchNorm] = []
-    below: set[nn.Module] = set()
-
-    def freeze(module: nn.Module, _inputs: tuple) -> None:
-        if torch.compiler.is_compiling() or module in below:  # the hook of a module outside has done it
-            return
-        layers = list(module.modules())
-        below.update(layers)
-        for layer in layers:
-            if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats:
-                layer.track_running_stats = False
-                frozen.append(layer)
-
-    hooks = nn.modules.module._global_forward_pre_hooks
-    hooks[HOOK] = freeze
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    compiled = dynamo is not None and dynamo.counters["frames"]
+    _BatchNorm.track_running_stats = property(lambda _: False, _set_below)  # type: ignore[assignment]
     try:
-        yield
+        with _Mode() if compiled else nullcontext():
+            yield
     finally:
-        del hooks[HOOK]
-        for layer in frozen:
-            layer.track_running_stats = True
+        del _BatchNorm.track_running_stats
+
+
+class _Mode(TorchFunctionMode):
+    """Changes nothing."""
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def _set_below(layer: _BatchNorm, value: bool) -> None:
+    vars(layer)["track_running_stats"] = value
 
 
 def random_state(tensors: Iterable[Tensor]) -> RandomState:
     """State of torch's random number generators on the CPU and on the CUDA devices of the tensors."""
-    devices = {t.device for t in tensors if t.device.type == "cuda"}
+    devices = {t.device for t in tensors if t.is_cuda}
     state = {device: torch.cuda.get_rng_state(device) for device in devices}
     return {torch.device("cpu"): torch.get_rng_state(), **state}
 

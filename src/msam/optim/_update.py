@@ -21,9 +21,20 @@ def global_norm(gradients: list[Tensor]) -> Tensor:
 
 def fused_check(tensors: list[Tensor]) -> Tensor:
     """A 0-dim tensor that is finite where all entries are (and can be added)."""
-    if tensors[0].device.type != "cpu" or hasattr(tensors[0], "full_tensor"):
+    if not _loops(tensors[0]):
         return global_norm(tensors)
-    return torch._utils._flatten_dense_tensors(tensors).sum()  # on the CPU faster than a norm a tensor
+    return torch._utils._flatten_dense_tensors(tensors).sum()  # faster than a norm a tensor
+
+
+def _loops(tensor: Tensor) -> bool:
+    """Whether torch takes lists of such tensors one by one: plain ones on the CPU."""
+    return tensor.device.type == "cpu" and not hasattr(tensor, "full_tensor")
+
+
+def _factor(radii: list[float], beside: Tensor) -> list[float] | Tensor:
+    """What a list of tensors is multiplied by; one by one a 0-dim tensor is faster than a number."""
+    alike = len(set(radii)) == 1 and _loops(beside)
+    return torch.tensor(radii[0], dtype=torch.float64) if alike else radii
 
 
 def ascend(
@@ -57,7 +68,7 @@ def ascend(
         eps = list(torch._foreach_div(eps, norm + EPSILON))
     if adaptive:
         torch._foreach_mul_(eps, sizes)  # type: ignore[arg-type]
-    torch._foreach_mul_(eps, radii)
+    torch._foreach_mul_(eps, _factor(radii, eps[0]))
     torch._foreach_add_(parameters, eps)
     return norm
 

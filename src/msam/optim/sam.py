@@ -231,18 +231,19 @@ class SAM(torch.optim.Optimizer):
 
     @contextmanager
     def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]], keep: bool) -> Iterator[Tensor]:
-        rho = {p: group["rho"] for group in groups for p in group["params"]}
+        rho = {id(p): group["rho"] for group in groups for p in group["params"]}
         pairs = zip(self._parameters, first.gradients, strict=True)
-        moved = [(p, g) for p, g in pairs if p in rho and g is not None]
+        moved = [(p, g) for p, g in pairs if id(p) in rho and g is not None]
         if not moved:
             yield first.loss.new_zeros(())
             return
         weights, gradients = map(list, zip(*moved, strict=True))
         del moved
-        kept = [w.detach().clone() for w in weights]
+        with torch.no_grad():
+            kept = [w.clone() for w in weights]
         try:
             with torch.no_grad():
-                radii = [rho[w] for w in weights]
+                radii = [rho[id(w)] for w in weights]
                 norm = _update.ascend(weights, gradients, radii, self.adaptive, consume=not keep)
             if not keep:
                 first.gradients.clear()
