@@ -484,15 +484,27 @@ def test_the_fused_mix_equals_a_loop(share):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_radius_that_all_parameters_share_acts_as_one_of_several(dtype):
+    torch.manual_seed(0)
+    w, g = ([torch.randn(9).to(dtype), torch.randn(4, 3).to(dtype)] for _ in range(2))
+    twin = [t.clone() for t in w]
+    _update.ascend(w, g, [0.3, 0.3])
+    _update.ascend(twin, g, [0.3, 0.7])
+    assert torch.equal(w[0], twin[0])
+    assert not torch.equal(w[1], twin[1])
+
+
+@pytest.mark.parametrize("radii", [[0.1, 0.2], [0.1, 0.1]])
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_the_perturbation_compiles_to_one_graph(adaptive):
+def test_the_perturbation_compiles_to_one_graph(adaptive, radii):
     torch._dynamo.reset()
     torch.manual_seed(0)
     w, g = ([torch.randn(3, 2), torch.randn(4)] for _ in range(2))
     twin = [t.clone() for t in w]
     compiled = torch.compile(_update.ascend, backend="aot_eager", fullgraph=True)
-    norm = compiled(w, g, [0.1, 0.2], adaptive)
-    torch.testing.assert_close(norm, _update.ascend(twin, g, [0.1, 0.2], adaptive))
+    norm = compiled(w, g, radii, adaptive)
+    torch.testing.assert_close(norm, _update.ascend(twin, g, radii, adaptive))
     torch.testing.assert_close(w, twin)
 
 

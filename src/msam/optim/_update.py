@@ -31,9 +31,12 @@ def _loops(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not hasattr(tensor, "full_tensor")
 
 
-def _factor(radii: list[float], beside: Tensor) -> list[float] | Tensor:
-    """What a list of tensors is multiplied by; one by one a 0-dim tensor is faster than a number."""
-    alike = len(set(radii)) == 1 and _loops(beside)
+def _factor(radii: list[float], beside: list[Tensor]) -> list[float] | Tensor:
+    """What a list of tensors is multiplied by; one by one a 0-dim tensor is faster than a number.
+
+    In half precision it would be rounded first.
+    """
+    alike = len(set(radii)) == 1 and _loops(beside[0]) and all(t.dtype.itemsize > 2 for t in beside)
     return torch.tensor(radii[0], dtype=torch.float64) if alike else radii
 
 
@@ -68,7 +71,7 @@ def ascend(
         eps = list(torch._foreach_div(eps, norm + EPSILON))
     if adaptive:
         torch._foreach_mul_(eps, sizes)  # type: ignore[arg-type]
-    torch._foreach_mul_(eps, _factor(radii, eps[0]))
+    torch._foreach_mul_(eps, _factor(radii, eps))
     torch._foreach_add_(parameters, eps)
     return norm
 
