@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -30,7 +30,8 @@ def frozen_batch_norm() -> Iterator[None]:
         with _Mode() if compiled else nullcontext():
             yield
     finally:
-        del _BatchNorm.track_running_stats
+        with suppress(AttributeError):  # of two threads, the first to end has done it
+            del _BatchNorm.track_running_stats
 
 
 class _Mode(TorchFunctionMode):
