@@ -455,10 +455,18 @@ def test_one_changed_number_is_not_identical(two_runs):
     assert (row["identical"], row["inside"]) == ("no", "yes")
 
 
+def test_another_device_explains_other_numbers_and_may_have_the_same(two_runs):
+    edit(two_runs[1], lambda record: record["provenance"].update(device="cuda: other"))
+    assert compared(two_runs)["identical"] == "yes"
+    edit(two_runs[1], lambda record: record["seeds"][1]["epochs"][0]["train"].update(loss=0.1234))
+    assert compared(two_runs)["identical"] == "other device"
+    sentence = compare.comparison_sentence(*compare.read_both(*(folder.parent for folder in two_runs)))
+    assert "0 are not, and 1 are not but come from another device" in sentence
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda r: r["provenance"].update(device="cuda: other"), "other device"),
         (lambda r: r["config"]["optimizer"].update(lr=0.2), "other settings"),
         (lambda r: [s.update(seed=s["seed"] + 10) for s in r["seeds"]], "no common seed"),
     ],

@@ -332,13 +332,14 @@ def placed(data: Dataset, device: Any) -> Dataset:
 
 
 def _describe(device: Any) -> str:
-    if device.type == "cuda":
-        import torch
+    """Name of the device; of a CPU with the instructions that torch uses, by which sums are rounded."""
+    import torch
 
+    if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = (line.partition(":") for line in info.read_text().splitlines())
         model = next((value.strip() for key, _, value in lines if key.strip() == "model name"), model)
-    return f"cpu: {model}"
+    return f"cpu: {model}, {torch.backends.cpu.get_cpu_capability()}"

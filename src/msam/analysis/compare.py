@@ -33,7 +33,8 @@ def compare(published: Study, local: Study) -> pd.DataFrame:
         A row for each cell of either run: dataset, fusion, name, published (Interval), local (Interval),
         difference (Interval of local - published over common seeds), inside ("yes", "no": whether the local
         mean lies in the published interval; "no interval"), identical ("yes", "no": whether all numbers of
-        common seeds are equal bit for bit; "other device", "other settings", "no common seed"), state.
+        common seeds are equal bit for bit; "other device": they are not, and need not be; "other settings",
+        "no common seed"), state.
     """
     first, second = by_seed(published.frames.runs), by_seed(local.frames.runs)
     empty = pd.Series(dtype=float)
@@ -90,7 +91,7 @@ def comparison_table(published: Study, local: Study) -> Table:
     note = (
         "Fused test accuracy in percent after the last epoch, ± half of the 95 % interval. Inside: your mean "
         "lies in the published interval. Bit-identical: all numbers of all epochs of the common seeds are "
-        "equal, asked only where device and settings are the same."
+        "equal, which they must be only where device and settings are the same."
     )
     source = f"Published: {footer(published)} Yours: {footer(local)}"
     title = "Cell by cell"
@@ -104,12 +105,13 @@ def comparison_sentence(published: Study, local: Study) -> str:
             return f"There are no records under {profiles.label(study.root)} to compare."
     compared = compare(published, local)
     judged = compared[compared["inside"].isin(["yes", "no"])]
-    asked = compared[compared["identical"].isin(["yes", "no"])]
+    inside = int((judged["inside"] == "yes").sum())
+    found = compared["identical"].value_counts()
+    same, differing, elsewhere = (found.get(answer, 0) for answer in ("yes", "no", "other device"))
     return (
-        f"Of {len(compared)} cells, {len(judged)} can be judged against a published interval and "
-        f"{int((judged['inside'] == 'yes').sum())} lie inside it; {len(asked)} were run on the same "
-        f"device with the same settings and seeds, and {int((asked['identical'] == 'yes').sum())} of "
-        f"these are bit-identical."
+        f"Of {len(compared)} cells, {len(judged)} can be judged against a published interval and {inside} lie "
+        f"inside it. {same + differing + elsewhere} were run with the same settings and seeds: {same} are "
+        f"bit-identical, {differing} are not, and {elsewhere} are not but come from another device."
     )
 
 
@@ -147,8 +149,6 @@ def _identical(published: Study, local: Study, key: tuple[str, str, str]) -> str
         return "no common seed"
     if any(_differs(one[column], two[column]) for column in SETTINGS):
         return "other settings"
-    if one["device"] != two["device"]:
-        return "other device"
     numbers = [_epochs(study, key) for study in (published, local)]
     common = set(numbers[0]["seed"]) & set(numbers[1]["seed"])
     if not common:
@@ -157,7 +157,9 @@ def _identical(published: Study, local: Study, key: tuple[str, str, str]) -> str
         frame[frame["seed"].isin(common)].set_index(EPOCH_KEYS)[EPOCH_NUMBERS].sort_index()
         for frame in numbers
     ]
-    return "yes" if frames[0].equals(frames[1]) else "no"
+    if frames[0].equals(frames[1]):
+        return "yes"
+    return "no" if one["device"] == two["device"] else "other device"
 
 
 def _cell(study: Study, key: tuple[str, str, str]) -> pd.Series | None:
