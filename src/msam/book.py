@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ EXAMPLES = "examples"
 
 AT_ONCE = 2
 STAMP = ".inputs"
+TYPESETTER = """
+import sys
+import jupyter_book.sphinx, myst_nb, sphinx.builders.html, sphinx_book_theme, sphinxcontrib.bibtex
+import msam
+from jupyter_book.cli.main import main
+if sys.stdin.readline():
+    main()
+"""
+"""Jupyter Book, with what it would import later; it waits for a line."""
+
 TOOLS = ("jupyter-book", "sphinx-book-theme", "papermill")
 
 
@@ -72,10 +83,10 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
         print("book is up to date")
         return index
     work = root / "build" / "book.work"
-    with _alone(work):
+    source, executed = work / "src", work / "executed"
+    with _alone(work), _jupyter_book(source, work) as render:
         contents = table_of_contents(root / "book", with_comparison=published is not None)
         pages = notebook_pages(root, contents)
-        source, executed = work / "src", work / "executed"
         for stale in (source, executed, work / EXAMPLES, work / "_build"):
             shutil.rmtree(stale, ignore_errors=True)
         execute(pages, executed, results, published)
@@ -87,7 +98,7 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
             page.parent.mkdir(exist_ok=True)
             executed_page = executed / page.relative_to(source)
             page.write_text(notebooks.without_traces(executed_page, parameters=False), encoding="utf-8")
-        html = _render(source, work)
+        html = render()
         for folder in filter(None, (results, published)):
             copy_records(folder, html)
         (html / STAMP).write_text(fingerprint)
@@ -238,15 +249,27 @@ def _files(entry: Any) -> Iterator[str]:
             yield from _files(value)
 
 
-def _render(source: Path, work: Path) -> Path:
-    """Run Jupyter Book with warnings as errors; the folder of the HTML."""
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
+@contextmanager
+def _jupyter_book(source: Path, work: Path) -> Iterator[Callable[[], Path]]:
+    """Start Jupyter Book, whose imports need not wait for the notebooks; what is yielded lets it render."""
+    command = [sys.executable, "-c", TYPESETTER, "build", str(source)]
     command += ["--path-output", str(work), "-W", "--keep-going"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield partial(_render, process, source, work)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _render(process: subprocess.Popen, source: Path, work: Path) -> Path:
+    """Let Jupyter Book go on, with warnings as errors; the folder of the HTML."""
+    said, _ = process.communicate("go\n")
     log = work / "jupyter-book.log"
-    log.write_text(done.stdout, encoding="utf-8")
-    if done.returncode:
-        plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout).replace(f"{source}{os.sep}", "")
+    log.write_text(said, encoding="utf-8")
+    if process.returncode:
+        plain = re.sub(r"\x1b\[[\d;]*m", "", said).replace(f"{source}{os.sep}", "")
         causes = [line.strip() for line in plain.splitlines() if re.search(r"(WARNING|ERROR|Error):\s", line)]
         raise BookError("\n".join(dict.fromkeys(causes)) or f"Jupyter Book failed; its output is in {log}")
     return work / "_build" / "html"

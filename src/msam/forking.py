@@ -29,12 +29,19 @@ from msam import _forked
 VARIABLE = "MSAM_FORKS"
 """Address of the server, in the environment of what runs inside `preloaded`."""
 
-IMPORTED = (
-    *("IPython.core.pylabtools", "ipykernel.kernelapp", "matplotlib_inline.backend_inline"),
-    *("nbclient", "papermill", "seaborn"),
-    *("msam.analysis.cell", "msam.cells", "msam.cli", "msam.notebooks", "msam.training"),
+KERNEL = (
+    *("IPython.core.pylabtools", "ipykernel.debugger", "ipykernel.kernelapp"),
+    *("matplotlib_inline.backend_inline", "seaborn", "msam.analysis.cell"),
 )
-"""What papermill and the notebook of a cell import; nothing here may start a thread or touch a GPU."""
+"""What a kernel and most notebooks import; nothing here or below may start a thread or touch a GPU."""
+
+TRAINING = ("nbclient", "papermill", "msam.cells", "msam.cli", "msam.notebooks", "msam.training")
+"""What a cell of a study imports besides."""
+
+ENVIRONMENT = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or the debugger, which nobody uses, prints a warning
+}
 
 
 @contextmanager
@@ -63,7 +70,7 @@ def preloaded(records: Path | None = None, lock: int | None = None) -> Iterator[
             [sys.executable, "-m", __name__, str(listener.fileno()), *([str(records)] if records else [])],
             pass_fds=[listener.fileno(), *([] if lock is None else [lock])],
             stdin=subprocess.PIPE,
-            env={**before, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+            env=before | ENVIRONMENT,
         )
         try:
             yield
@@ -93,7 +100,7 @@ def _write_kernel(folder: Path) -> None:
 
 def serve(listener: socket.socket, records: str | None = None) -> None:
     """Fork for every connection until the standard input ends, which it does with the process behind it."""
-    for name in IMPORTED:
+    for name in KERNEL if records else (*KERNEL, *TRAINING):
         import_module(name)
     if records:
         from msam.analysis import sources
@@ -153,7 +160,7 @@ def _run(words: list[str]) -> int:
         os.environ.pop("JPY_PARENT_PID", None)  # not the fork's parent; `_follow` sees to its end
         app = IPKernelApp.instance()
         vars(app)["log_connection_info"] = lambda: None  # printed for who wants to connect another client
-        app.initialize(["-f", *words[1:], "--log-level=CRITICAL"])
+        app.initialize(["-f", *words[1:], "--log-level=CRITICAL", "--HistoryManager.enabled=False"])
         app.start()
         return 0
     from msam import cli

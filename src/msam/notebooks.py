@@ -55,6 +55,8 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | 
         parameters,
         cwd=str(cwd or source.parent),
         progress_bar=False,
+        request_save_on_cell_execute=False,  # every figure would be written again after every cell
+        autosave_cell_every=0,
         kernel_name="python3",
     )
     try:

@@ -110,8 +110,8 @@ def comparison_sentence(published: Study, local: Study) -> str:
     same, differing, elsewhere = (found.get(answer, 0) for answer in ("yes", "no", "other device"))
     return (
         f"Of {len(compared)} cells, {len(judged)} can be judged against a published interval and {inside} "
-        f"lie inside it. {same + differing + elsewhere} were run with the same settings and seeds: {same} are "
-        f"bit-identical, {differing} are not, and {elsewhere} are not but come from another device."
+        f"lie inside it. {same + differing + elsewhere} were run with the same settings and seeds: {same} "
+        f"are bit-identical, {differing} are not, and {elsewhere} are not but come from another device."
     )
 
 
