@@ -36,7 +36,7 @@ DATASETS, ONE_DATASET = "data/index", "data/"
 EXAMPLES = "examples"
 """The folder of the scripts that the guides show, beside that of the pages."""
 
-AT_ONCE = 2
+AT_ONCE = 3  # two draw while one starts
 STAMP = ".inputs"
 TYPESETTER = """
 import sys
