@@ -358,12 +358,20 @@ def test_a_cell_that_cannot_run_leaves_its_reason(here, toy, outside, capsys, mo
     }
 
 
+def test_a_run_of_another_study_than_main_makes_no_book_and_says_so(here, outside, capsys, monkeypatch, toy):
+    (here / "mine.yaml").write_text(Path(toy).read_text().replace("main:", "other:"))
+    monkeypatch.setattr(pipeline, "train", lambda jobs, run, lock: [])
+    arguments = ("--profile", "mine.yaml", "--study", "other", "--results", "out")
+    code, output, errors = said(capsys, "reproduce", *arguments)
+    assert (code, errors) == (0, [])
+    assert output[-1] == "there is no book yet: it needs the study main of a profile, as from make reproduce"
+
+
 def test_the_profile_may_be_a_relative_path(here, outside, capsys, monkeypatch, toy):
     """Snakemake and the notebooks start elsewhere, so they get an absolute one."""
     (here / "mine.yaml").write_text(Path(toy).read_text())
     runs = []
     monkeypatch.setattr(pipeline, "train", lambda jobs, run, lock: runs.append(run) or [])
-    monkeypatch.setattr(cli, "_book", lambda options: 0)
     assert said(capsys, "reproduce", "--profile", "mine.yaml", "--results", "out")[0] == 0
     assert runs[0].profile == str(here / "mine.yaml")
     command = pipeline._snakemake([], runs[0])
