@@ -243,6 +243,17 @@ def test_frozen_batch_norm_changes_what_training_layers_keep_and_nothing_else():
     assert layers["training"].num_batches_tracked == 0
 
 
+def test_blocks_of_two_threads_may_overlap():
+    first, second = frozen_batch_norm(), frozen_batch_norm()
+    for block in (first, second):
+        block.__enter__()
+    for block in (first, second):
+        block.__exit__(None, None, None)
+    layer = nn.BatchNorm1d(3)
+    layer(torch.randn(4, 3))
+    assert layer.num_batches_tracked == 1
+
+
 def in_place(net, **options):
     net.compile(**options)
     return net

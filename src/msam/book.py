@@ -41,7 +41,7 @@ STAMP = ".inputs"
 TYPESETTER = """
 import sys
 import jupyter_book.sphinx, myst_nb, sphinx.builders.html, sphinx_book_theme, sphinxcontrib.bibtex
-import msam
+import msam.evaluator, msam.optim
 from jupyter_book.cli.main import main
 if sys.stdin.readline():
     main()
