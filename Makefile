@@ -14,6 +14,8 @@ SEEDED := $(GRID) $(if $(SEEDS),--seeds $(SEEDS))
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
+# Containers often set it; every process would then compile the Python code of PyTorch and pandas again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce ablations smoke plan search claims book publish notebook test torture lint benchmark rate clean

@@ -9,6 +9,7 @@ import torch
 
 from msam import methods, studies
 from msam.coalitions import batch_shares, coalition_logits
+from msam.models import build_classifier
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -37,6 +38,13 @@ def peers(on_path):
 
 
 @pytest.fixture
+def small_only(step_cost, monkeypatch):
+    """The networks of the paper take a minute to copy and to step; here it is the rows that count."""
+    monkeypatch.setattr(step_cost, "BATCH", 4)
+    monkeypatch.setattr(step_cost, "build_classifier", lambda *arguments: build_classifier(*arguments[:5]))
+
+
+@pytest.fixture
 def one_thread():
     """`main` sets the number of threads of the whole process."""
     before = torch.get_num_threads()
@@ -44,9 +52,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_it_writes_a_row_for_every_method_and_network(step_cost, one_thread, monkeypatch, tmp_path, capsys):
+@pytest.mark.usefixtures("small_only", "one_thread")
+def test_it_writes_a_row_for_every_method_and_network(step_cost, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(step_cost, "MODALITIES", (2, 3))
-    monkeypatch.setattr(step_cost, "BATCH", 4)
     output = tmp_path / "benchmarks" / "step_cost.json"
     assert step_cost.main(["--repeats", "1", "--output", str(output)]) == 0
     record = json.loads(output.read_text())
@@ -186,8 +194,8 @@ def test_m_sam_holds_at_most_one_copy_of_the_gradients_more_than_sam(step_cost, 
     assert held["sam"] < held["msam"] < held["sam"] + 1.1
 
 
-def test_the_peers_are_measured_on_each_network(step_cost, peers, one_thread, monkeypatch, tmp_path):
-    monkeypatch.setattr(step_cost, "BATCH", 4)
+@pytest.mark.usefixtures("small_only", "one_thread")
+def test_the_peers_are_measured_on_each_network(peers, tmp_path):
     output = tmp_path / "peers.json"
     assert peers.main(["--repeats", "1", "--output", str(output)]) == 0
     rows = json.loads(output.read_text())["rows"]
