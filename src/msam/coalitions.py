@@ -59,6 +59,7 @@ def coalition_logits(
         zeros = {m: features[m].new_zeros(1, *inputs[m].shape[1:]) for m in modalities}
         muted = model.encode(zeros)
         fusion = getattr(model, "fusion", None)
+        # from four modalities on: for fewer it is not faster, and sums would be rounded differently
         if isinstance(fusion, LateFusion | EarlyFusion) and len(todo) > 2 * len(modalities) + 1:
             logits = fusion.coalition_logits(features, muted, todo)
         else:
