@@ -118,6 +118,8 @@ def declare(tmp_path, monkeypatch, data):
     """Write a dataset with raw files, `my_raw.set`."""
     (tmp_path / "my_raw").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
+    # Bytecode of a module written twice within a second, at the same length, would be taken for the new one.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def write(*files, consent=""):
         text = f"{MODULE}\nFILES = {files!r}\nCONSENT = {consent!r}\n"

@@ -198,7 +198,7 @@ def test_the_landscape_is_the_loss_at_moved_weights():
             )
 
 
-@pytest.mark.parametrize(("kind", "fusion"), zip(SHAPES, ["late", "early"] * 3, strict=False))
+@pytest.mark.parametrize(("kind", "fusion"), [*zip(SHAPES, ["late", "early"] * 3, strict=False)])
 def test_every_encoder_is_measured_and_left_as_it_was(kind, fusion):
     data = dataset({"a": kind, "b": "vector"})
     model = network(data, fusion)
