@@ -63,8 +63,8 @@ publish: $(READY) ## Make the records of results/local the published ones
 notebook: $(READY) ## Run one notebook: NB=train ARGS="-p dataset watch -p method msam -p seeds 3"
 	@msam notebook $(NB) $(ARGS)
 
-test: $(READY) ## Run the tests
-	@pytest
+test: $(READY) ## Run the tests, each file in one of up to four processes
+	@pytest -n logical --maxprocesses 4 --dist loadfile
 
 torture: $(READY) ## Kill a tiny `make reproduce` 20 times and see that nothing is lost (a quarter of an hour)
 	@python tests/torture.py $(ARGS)
