@@ -39,14 +39,18 @@ EXAMPLES = "examples"
 AT_ONCE = 3  # two draw while one starts
 STAMP = ".inputs"
 TYPESETTER = """
-import sys
+import gc, sys
+gc.disable()
 import jupyter_book.sphinx, myst_nb, sphinx.builders.html, sphinx_book_theme, sphinxcontrib.bibtex
 import msam.evaluator, msam.optim
 from jupyter_book.cli.main import main
 if sys.stdin.readline():
     main()
 """
-"""Jupyter Book, with what it would import later; it waits for a line."""
+"""Jupyter Book, with what it would import later; it waits for a line.
+
+The collector would take an eighth of its time, to save a fifth of its memory.
+"""
 
 TOOLS = ("jupyter-book", "sphinx-book-theme", "papermill")
 

@@ -9,6 +9,7 @@ for the fork: it has the fork's exit code, passes interrupts on, and takes the f
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -100,6 +101,7 @@ def _write_kernel(folder: Path) -> None:
 
 def serve(listener: socket.socket, records: str | None = None) -> None:
     """Fork for every connection until the standard input ends, which it does with the process behind it."""
+    gc.disable()
     for name in KERNEL if records else (*KERNEL, *TRAINING):
         import_module(name)
     if records:
@@ -107,6 +109,7 @@ def serve(listener: socket.socket, records: str | None = None) -> None:
 
         with suppress(Exception):  # the page that needs them says what is wrong with them
             sources.read(records)
+    gc.freeze()  # no fork's collector walks through, and so copies, what is here
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with selectors.DefaultSelector() as selector:
         for source in (listener, sys.stdin):
@@ -122,6 +125,7 @@ def _be_the_fork(connection: socket.socket) -> None:
     """Take on the environment of the process that asks, do what it asks for, and end."""
     code = 1
     try:
+        gc.enable()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         size, streams, *_ = socket.recv_fds(connection, 8, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -69,6 +70,7 @@ def detail_table(study: Study, fusion: str) -> Table:
     return Table(title, blocks, data, note, footer(study), file=f"accuracy_{fusion}")
 
 
+@lru_cache(maxsize=8)
 def accuracy_data(study: Study, fusion: str) -> pd.DataFrame:
     """The numbers of a fusion's tables, a row for each cell and output; one without numbers keeps its row."""
     runs = study.frames.runs[study.frames.runs["fusion"] == fusion]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 
 import pandas as pd
 
@@ -142,6 +143,7 @@ def best_sentence(study: Study) -> str:
     return f"A best method is supported in {where}: {', '.join(parts)}."
 
 
+@lru_cache(maxsize=8)
 def supported(study: Study, rule: str = "last") -> dict[tuple[str, str], str | None]:
     """(dataset, fusion) -> the multimodal method supported as best, or None.
 

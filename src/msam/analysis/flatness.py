@@ -7,6 +7,7 @@ because the scales differ by orders of magnitude between datasets, parts and mea
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ WORDS = {"higher": "sharper", "lower": "flatter", "apart": "cannot be told apart
 DIGITS = 3  # significant ones
 
 
+@lru_cache(maxsize=8)
 def ratios(study: Study) -> pd.DataFrame:
     """log10 of the sharpness of M-SAM over that of each other method, paired by seed.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import pandas as pd
+
 ORDER = (
     *("unimodal", "joint", "mses", "mslr", "ogm_ge", "agm", "mmpareto", "cggm", "reconboost", "sam", "msam"),
     *("lazy_msam", "mixture", "uniform", "ogm", "pmr", "asam", "masam"),
@@ -101,7 +103,8 @@ def in_order(names: Iterable[str]) -> list[str]:
         method = stem(name)
         return (ORDER.index(method) if method in ORDER else len(ORDER), *_natural(name))
 
-    return sorted(set(names), key=rank)
+    unique = names.unique() if isinstance(names, pd.Series) else names  # a set reads one by one, slowly
+    return sorted(set(unique), key=rank)
 
 
 def _natural(name: str) -> tuple[str, float]:

@@ -77,7 +77,7 @@ def landscapes(study: Study, dataset: str, seed: int = 0) -> dict[tuple[str, str
 
 def cells(rows: pd.DataFrame) -> Cells:
     """(dataset, fusion, name) -> `value` indexed by seed."""
-    return {key: part.set_index("seed")["value"] for key, part in rows.groupby(CELL)}
+    return dict(iter(rows.set_index("seed").groupby(CELL)["value"]))
 
 
 def differences(rows: pd.DataFrame, first: str, others: Iterable[str], by: list[str]) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def differences(rows: pd.DataFrame, first: str, others: Iterable[str], by: list[
     others = list(others)
     found = []
     for where, block in rows.groupby(keys, sort=False):
-        values = {name: part.set_index("seed")["value"] for name, part in block.groupby("name")}
+        values = dict(iter(block.set_index("seed").groupby("name")["value"]))
         for other in others:
             if first in values and other in values:
                 difference: Interval = paired_difference(values[first], values[other])

@@ -24,9 +24,11 @@ RELATIONS = {"embedded": "miniature of {}", "compact": "{} rebuilt from its publ
 OLDER = " (numbers are of an older record)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """The records of one study in several profiles, with what was written beside them.
+
+    Nothing of it changes, and it equals itself alone, so that what follows from it can be cached.
 
     Attributes:
         root: the folder of the profiles, for instance results.
