@@ -55,6 +55,9 @@ class Picture:
     def _repr_svg_(self) -> str:
         return self.svg
 
+    def __repr__(self) -> str:  # no address in memory: an executed page is the same text each time
+        return "Picture"
+
 
 def picture(draw: Callable[..., Figure]) -> Callable[..., Picture]:
     """Run a drawing function in the book's style and render its figure."""
