@@ -45,7 +45,7 @@ import torch
 from torch import Tensor
 
 from msam import methods
-from msam.cells import _describe as describe_device
+from msam.cells import describe_device
 from msam.coalitions import batch_shares
 from msam.datasets import Split
 from msam.methods import Method, StepReport

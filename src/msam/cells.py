@@ -68,7 +68,7 @@ def run(
         "key": cell.key,
         "config": cell.config,
     }
-    record["provenance"] = records.provenance(_describe(target), data.checksum)
+    record["provenance"] = records.provenance(describe_device(target), data.checksum)
     path = cell.path(results) if results else None
     if path:
         records.make_folder(path.parent)
@@ -331,7 +331,7 @@ def placed(data: Dataset, device: Any) -> Dataset:
     return replace(data, splits=splits)
 
 
-def _describe(device: Any) -> str:
+def describe_device(device: Any) -> str:
     """Name of the device; of a CPU with the instructions that torch uses, by which sums are rounded."""
     import torch
 

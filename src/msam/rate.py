@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from msam.cells import _describe
+from msam.cells import describe_device
 from msam.optim._update import EPSILON
 from msam.records import provenance, write
 from msam.shapley import normalized, shapley_values
@@ -212,7 +212,7 @@ def run(output: Path, steps: int = STEPS, seeds: int = SEEDS) -> dict[str, Any]:
     shown = [row for row in rows if row["step"] in spaced(len(rows))]
     content: dict[str, Any] = {"descent": {"steps": len(rows), "violations": sum(above), "rows": shown}}
     content["measured"] = measure(data, steps, seeds)
-    about = provenance(_describe(torch.device("cpu")), checksum) | {
+    about = provenance(describe_device(torch.device("cpu")), checksum) | {
         "seconds": round(time.perf_counter() - started, 1)
     }
     settings = {"lipschitz": LIPSCHITZ, "bound": BOUND, "eta": ETA, "rho": RHO, "constant_rho": CONSTANT_RHO}

@@ -6,7 +6,7 @@ import pandas as pd
 
 from msam.analysis import levels
 from msam.analysis.findings import VERDICTS, compare_methods, verdict
-from msam.analysis.metrics import by_seed
+from msam.analysis.metrics import by_seed, per_seed
 from msam.analysis.names import in_order, label
 from msam.analysis.probes import MISSING, differences, robustness
 from msam.analysis.provenance import footer
@@ -73,7 +73,7 @@ def label_table(study: Study, main: Study) -> Table:
     rows, data = [], []
     for (dataset, fusion, x), block in found.groupby(["dataset", "fusion", "x"], sort=True):
         where = {"dataset": dataset, "evidence": evidence(study, dataset), "fusion": fusion}
-        values = {name: part.set_index("seed")["value"] for name, part in block.groupby("method")}
+        values = per_seed(block, by="method")
         texts = {label(name): number(mean_interval(values[name]), 1) for name in in_order(values)}
         for other in OTHERS:
             if FIRST in values and other in values:

@@ -17,9 +17,9 @@ import pandas as pd
 
 from msam.analysis import paper, profiles, rate, sources
 from msam.analysis.dominance import dominant as dominant_modality
-from msam.analysis.metrics import by_seed, final_gaps, relative_gain
+from msam.analysis.metrics import by_seed, gaps_by_seed, per_seed, relative_gain
 from msam.analysis.names import label
-from msam.analysis.probes import WHOLE, cells, flatness
+from msam.analysis.probes import WHOLE, flatness
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import equivalent, paired_test
 from msam.analysis.verdicts import ALPHA, RULE, SEEDS, Block, Check, judge, signed, untested
@@ -223,10 +223,7 @@ def _over_best_other(evidence: Evidence) -> Iterator[Check]:
 
 
 def _flatter(evidence: Evidence) -> Iterator[Check]:
-    gaps = final_gaps(evidence.main.frames.runs)
-    gaps = gaps[gaps["output"] == "fused"]
-    tau = {key: rows.set_index("seed")["tau"] for key, rows in gaps.groupby(["dataset", "fusion", "name"])}
-    measures = [(evidence.main, "tau", tau)]
+    measures = [(evidence.main, "tau", gaps_by_seed(evidence.main.frames.runs))]
     probed = _flatness(evidence.probes)
     measures += [(evidence.probes, text, probed.get(key, {})) for key, text in FLATNESS.items()]
     for block, (study, unit, values), other in product(evidence.blocks, measures, COMPARED):
@@ -344,7 +341,7 @@ def _flatness(study: Study) -> dict[str, dict[Cell, pd.Series]]:
     """Measure -> numbers of the whole network by seed, of every probed cell."""
     rows = flatness(study)
     rows = rows[rows["part"] == WHOLE]
-    return {key: dict(cells(part)) for key, part in rows.groupby("measure")}
+    return {key: per_seed(part) for key, part in rows.groupby("measure")}
 
 
 def _paths(study: Study, block: Block, names: Iterable[str]) -> tuple[str, ...]:

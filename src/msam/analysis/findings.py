@@ -9,7 +9,7 @@ from functools import lru_cache
 import pandas as pd
 
 from msam.analysis import levels
-from msam.analysis.metrics import by_seed, final_gaps, is_unimodal
+from msam.analysis.metrics import by_seed, gaps_by_seed, is_unimodal
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, evidence
@@ -46,10 +46,7 @@ def compare_methods(study: Study, first: str, second: str, output: str = "fused"
 
 def compare_gaps(study: Study, first: str, second: str) -> pd.DataFrame:
     """Fused overfitting gap tau of `first` minus `second`, as in `compare_methods`."""
-    gaps = final_gaps(study.frames.runs)
-    gaps = gaps[gaps["output"] == "fused"]
-    values = {key: rows.set_index("seed")["tau"] for key, rows in gaps.groupby(["dataset", "fusion", "name"])}
-    return _paired(study, values, first, second)
+    return _paired(study, gaps_by_seed(study.frames.runs), first, second)
 
 
 def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CONTROLS) -> Table:

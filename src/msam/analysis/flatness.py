@@ -15,7 +15,7 @@ import pandas as pd
 from msam.analysis import levels
 from msam.analysis.dominance import dominant
 from msam.analysis.findings import verdict
-from msam.analysis.metrics import by_seed
+from msam.analysis.metrics import by_seed, per_seed
 from msam.analysis.names import in_order, label
 from msam.analysis.probes import MEASURES, RUN, WHOLE, differences, flatness, weight_noise
 from msam.analysis.provenance import footer
@@ -76,10 +76,7 @@ def flatness_table(study: Study) -> Table:
     rows["role"] = roles(study, rows)
     blocks = []
     for (dataset, fusion), block in rows.groupby(["dataset", "fusion"], sort=False):
-        values = {
-            measure: {key: part.set_index("seed")["value"] for key, part in mine.groupby(["part", "name"])}
-            for measure, mine in block.groupby("measure")
-        }
+        values = {measure: per_seed(mine, by=["part", "name"]) for measure, mine in block.groupby("measure")}
         texts = []
         for part, role in block[["part", "role"]].drop_duplicates().itertuples(index=False):
             for name in in_order(block["name"]):

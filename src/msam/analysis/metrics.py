@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -54,7 +56,18 @@ def by_seed(
 ) -> dict[tuple[str, str, str], pd.Series]:
     """One number a seed for each cell: (dataset, fusion, name) -> `value` indexed by seed."""
     kept = runs[(runs["rule"] == rule) & (runs["split"] == split) & (runs["output"] == output)]
-    return dict(iter(kept.set_index("seed").groupby(CELL)[value]))
+    return per_seed(kept, value)
+
+
+def gaps_by_seed(runs: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:
+    """Tau of the fused output after the last epoch: (dataset, fusion, name) -> tau indexed by seed."""
+    gaps = final_gaps(runs)
+    return per_seed(gaps[gaps["output"] == "fused"], "tau")
+
+
+def per_seed(rows: pd.DataFrame, value: str = "value", by: str | list[str] = CELL) -> dict[Any, pd.Series]:
+    """Key, the columns `by` or the one column, -> `value` indexed by seed."""
+    return dict(iter(rows.set_index("seed").groupby(by)[value]))
 
 
 def is_unimodal(name: pd.Series) -> pd.Series:

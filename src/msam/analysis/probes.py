@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from msam.analysis.metrics import CELL
+from msam.analysis.metrics import CELL, per_seed
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import Interval, paired_difference
-from msam.analysis.sweep import Cells
 
 WHOLE, MISSING = "whole", "missing"
 RUN = [*CELL, "seed"]
@@ -75,11 +74,6 @@ def landscapes(study: Study, dataset: str, seed: int = 0) -> dict[tuple[str, str
     }
 
 
-def cells(rows: pd.DataFrame) -> Cells:
-    """(dataset, fusion, name) -> `value` indexed by seed."""
-    return dict(iter(rows.set_index("seed").groupby(CELL)["value"]))
-
-
 def differences(rows: pd.DataFrame, first: str, others: Iterable[str], by: list[str]) -> pd.DataFrame:
     """`value` of one method minus that of each other, paired by seed.
 
@@ -96,7 +90,7 @@ def differences(rows: pd.DataFrame, first: str, others: Iterable[str], by: list[
     others = list(others)
     found = []
     for where, block in rows.groupby(keys, sort=False):
-        values = dict(iter(block.set_index("seed").groupby("name")["value"]))
+        values = per_seed(block, by="name")
         for other in others:
             if first in values and other in values:
                 difference: Interval = paired_difference(values[first], values[other])

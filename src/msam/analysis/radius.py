@@ -6,7 +6,7 @@ import pandas as pd
 
 from msam.analysis import levels
 from msam.analysis.findings import verdict
-from msam.analysis.metrics import CELL, by_seed, final_gaps
+from msam.analysis.metrics import by_seed, gaps_by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, evidence
@@ -20,15 +20,13 @@ ACCURACY, GAP, SHARPNESS = "test (%)", "tau", "top eigenvalue (log)"
 
 def measures(study: Study) -> dict[str, Cells]:
     """Text of an axis -> numbers of each cell by seed: test accuracy, tau, top Hessian eigenvalue."""
-    gaps = final_gaps(study.frames.runs)
-    gaps = gaps[gaps["output"] == "fused"]
     tops: dict[tuple[str, str, str], dict[int, float]] = {}
     for where, seed, found in study.probed:
         if "sharpness" in found:
             tops.setdefault(where, {})[seed] = found["sharpness"]["hessian_top"]
     return {
         ACCURACY: {key: 100 * series for key, series in by_seed(study.frames.runs).items()},
-        GAP: {key: rows.set_index("seed")["tau"] for key, rows in gaps.groupby(CELL)},
+        GAP: gaps_by_seed(study.frames.runs),
         SHARPNESS: {key: pd.Series(values) for key, values in tops.items()},
     }
 

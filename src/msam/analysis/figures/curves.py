@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import ceil
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import LEGEND_COLUMNS, band, empty, finish, legend, panels, picture, strip
+from msam.analysis.figures.draw import (
+    PANEL,
+    band,
+    empty,
+    finish,
+    legend,
+    panels,
+    picture,
+    strip,
+)
 from msam.analysis.metrics import CELL, epoch_gaps, is_unimodal
 from msam.analysis.names import SHOWN, color, dashes, in_order, label, shown
 from msam.analysis.sources import Study, modalities
@@ -99,7 +107,7 @@ def _curves(
         return empty("no records yet")
     fusions = list(dict.fromkeys(study.cells["fusion"]))
     entries = {_shared_label(name) for frame in select.values() for name in frame["name"]}
-    figure, grid = panels(len(select), len(fusions), legend_lines=ceil(len(entries) / LEGEND_COLUMNS))
+    figure, grid = panels([PANEL] * len(select), len(fusions), len(entries))
     for line, ((dataset, title), rows) in enumerate(select.items()):
         found = summary(rows, ["fusion", "name"], value, x)
         for column, fusion in enumerate(fusions):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from math import ceil
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -13,12 +14,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from msam.analysis.names import GRAY, color, label, marker
 from msam.analysis.statistics import Interval
 
 WIDTH = 5.4  # inches: narrow, so that little is lost when it shrinks to a phone
 LEGEND_COLUMNS = 3
+PANEL = 1.25  # inches of a panel with curves
 ROW = 0.19  # inches of one method in a figure of points
 STYLE: Any = {
     "font.size": 10.5,
@@ -74,22 +77,50 @@ def picture(draw: Callable[..., Figure]) -> Callable[..., Picture]:
 
 
 def panels(
-    rows: int, columns: int, legend_lines: int, share_x: Literal["row", "none"] = "row"
+    heights: Sequence[float],
+    columns: int,
+    entries: int = 0,
+    share_x: Literal["row", "none"] = "row",
+    names: Iterable[str] = (),
+    bottom: float = 0.48,
+    beside: float = 0.17,
 ) -> tuple[Figure, np.ndarray]:
-    """Panels of fixed size in inches: an automatic layout would take a third of the drawing time."""
-    top = 0.3 + (0.15 + 0.2 * legend_lines if legend_lines else 0)
-    bottom, panel, between = 0.45, 1.25, 0.5
-    height = top + bottom + rows * panel + (rows - 1) * between
+    """Panels of fixed size: an automatic layout would take a third of the drawing time.
+
+    Args:
+        heights: of the rows of panels, inches.
+        columns: number of panels in a row.
+        entries: of the legend above the panels.
+        share_x: panels with the same x axis.
+        names: texts beside the panels, where these are not numbers and their name.
+        bottom: room below the panels, inches.
+        beside: room between two panels, inches.
+
+    Returns:
+        The figure, and its panels by row and column.
+    """
+    left, right, between = _room(names), 0.3, 0.5
+    top = 0.3 + (0.15 + 0.2 * ceil(entries / LEGEND_COLUMNS) if entries else 0)
+    height = top + bottom + sum(heights) + (len(heights) - 1) * between
     figure = Figure(figsize=(WIDTH, height))
     figure.subplots_adjust(
-        left=0.65 / WIDTH,
-        right=1 - 0.3 / WIDTH,
+        left=left / WIDTH,
+        right=1 - right / WIDTH,
         bottom=bottom / height,
         top=1 - top / height,
-        hspace=between / panel,
-        wspace=0.08,
+        hspace=between * len(heights) / sum(heights),
+        wspace=beside * columns / (WIDTH - left - right - (columns - 1) * beside),
     )
-    return figure, figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey="row")
+    grid = figure.subplots(
+        len(heights), columns, squeeze=False, sharex=share_x, sharey="row", height_ratios=heights
+    )
+    return figure, grid
+
+
+def _room(names: Iterable[str]) -> float:
+    """Inches that the longest of the names takes beside a panel, or numbers and the name of their axis."""
+    widths = [TextPath((0, 0), name, STYLE["font.size"]).get_extents().width / 72 for name in names]
+    return max(widths) + 0.15 if widths else 0.65
 
 
 def band(axes: Axes, summary: pd.DataFrame, shade: str, style: Any, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import LEGEND_COLUMNS, band, empty, legend, panels, picture, strip
+from msam.analysis.figures.draw import PANEL, band, empty, legend, panels, picture, strip
 from msam.analysis.names import DASHDOT, DASHED, DOTTED, LONG, PALETTE, SOLID
 from msam.analysis.sources import Study
 from msam.analysis.statistics import summarize
@@ -20,7 +20,7 @@ def identification_curves(study: Study) -> Figure:
         return empty("no network of a dataset with a known dominant modality has been probed yet")
     fusions, datasets = (list(dict.fromkeys(rows[key])) for key in ("fusion", "dataset"))
     values, sizes = list(dict.fromkeys(rows["value"])), sorted(rows["size"].unique())
-    figure, grid = panels(len(datasets), len(fusions), legend_lines=-(-len(values) // LEGEND_COLUMNS))
+    figure, grid = panels([PANEL] * len(datasets), len(fusions), len(values))
     styles = (SOLID, DASHED, DOTTED, DASHDOT, LONG)
     for line, dataset in zip(grid, datasets, strict=True):
         for axes, fusion in zip(line, fusions, strict=True):

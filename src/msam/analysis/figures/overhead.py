@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 
 from msam.analysis import overhead, scaling
 from msam.analysis.figures.draw import (
+    LEGEND_COLUMNS,
     ROW,
     WIDTH,
     empty,
     interval_point,
     legend,
     method_rows,
+    panels,
     picture,
     strip,
 )
@@ -51,7 +53,7 @@ def variant_points(study: Study) -> Figure:
     if found.empty:
         return empty("no records yet")
     blocks = found.groupby(["dataset", "fusion"], sort=False)
-    figure, grid = _rows([part for _, part in blocks])
+    figure, grid = _rows([part for _, part in blocks], LEGEND_COLUMNS)
     for line, ((dataset, fusion), part) in zip(grid, blocks, strict=True):
         names = list(part["name"])
         accuracies = [interval.scaled(100) for interval in part["accuracy"]]
@@ -114,11 +116,11 @@ def modality_curves(study: Study) -> Figure:
     return figure
 
 
-def _rows(parts: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
+def _rows(parts: list[pd.DataFrame], entries: int = 0) -> tuple[Figure, np.ndarray]:
     """Two panels for each part, with a line for each of its methods."""
-    heights = [0.5 + ROW * len(part) for part in parts]
-    figure = Figure(figsize=(WIDTH, 0.8 + sum(heights)), layout="constrained")
-    grid = figure.subplots(len(parts), 2, squeeze=False, sharey="row", height_ratios=heights)
+    texts = {label(name) for part in parts for name in part["name"]}
+    heights = [ROW * len(part) for part in parts]
+    figure, grid = panels(heights, 2, entries, "none", texts, bottom=0.66)
     for line, part in zip(grid, parts, strict=True):
         method_rows(line[0], list(part["name"]))
         line[1].grid(axis="y", color=GRAY, linewidth=0.4, alpha=0.35)

@@ -13,11 +13,11 @@ from matplotlib.ticker import NullFormatter
 from msam.analysis.dominance import dominant
 from msam.analysis.figures.draw import (
     ROW,
-    WIDTH,
     empty,
     interval_point,
     legend,
     method_rows,
+    panels,
     picture,
     strip,
 )
@@ -27,7 +27,7 @@ from msam.analysis.sources import Study
 from msam.analysis.statistics import Interval, mean_interval
 
 LINE = 0.115  # inches of one method of a part
-APART = 0.5  # of an axis, so that two numbers do not run together
+APART = 0.55  # of an axis, so that two numbers do not run together
 
 
 @picture
@@ -39,8 +39,9 @@ def measure_points(study: Study) -> Figure:
         return empty("no records yet")
     blocks = list(rows[["dataset", "fusion"]].drop_duplicates().itertuples(index=False, name=None))
     names = in_order(rows["name"])
-    figure = Figure(figsize=(WIDTH, 0.4 + len(blocks) * (0.55 + ROW * len(names))), layout="constrained")
-    grid = figure.subplots(len(blocks), len(MEASURES), squeeze=False, sharey=True)
+    heights = [ROW * len(names)] * len(blocks)
+    texts = map(label, names)
+    figure, grid = panels(heights, len(MEASURES), share_x="none", names=texts, bottom=0.66, beside=0.42)
     for line, (dataset, fusion) in zip(grid, blocks, strict=True):
         mine = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)]
         for axes, measure in zip(line, MEASURES, strict=True):
@@ -74,11 +75,9 @@ def part_points(study: Study, rows: pd.DataFrame, text: str, logarithmic: bool =
     names = in_order(rows["name"])
     interval = _geometric if logarithmic else mean_interval
     parts = {d: list(dict.fromkeys(mine["part"])) for d, mine in rows.groupby("dataset", sort=False)}
-    heights = [0.5 + LINE * (len(names) + 1) * len(mine) for mine in parts.values()]
-    figure = Figure(figsize=(WIDTH, 0.9 + sum(heights)), layout="constrained")
-    grid = figure.subplots(
-        len(datasets), len(fusions), squeeze=False, sharey="row", sharex="row", height_ratios=heights
-    )
+    heights = [LINE * (len(names) + 1) * len(mine) for mine in parts.values()]
+    texts = {part for mine in parts.values() for part in mine}
+    figure, grid = panels(heights, len(fusions), len(names), names=texts)
     for line, dataset in zip(grid, datasets, strict=True):
         for axes, fusion in zip(line, fusions, strict=True):
             mine = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)]
@@ -100,7 +99,7 @@ def part_points(study: Study, rows: pd.DataFrame, text: str, logarithmic: bool =
         strip(line, study.levels[dataset])
     for name in names:
         grid[0, 0].plot([], [], marker(name), color=color(name), label=label(name))
-    figure.supxlabel(text, fontsize="medium")
+    figure.supxlabel(text, y=0, fontsize="medium")
     legend(figure, grid[0, 0])
     return figure
 

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import ROW, WIDTH, empty, interval_point, method_rows, picture, strip
-from msam.analysis.metrics import CELL, by_seed, gains_over_joint, is_unimodal
-from msam.analysis.names import GRAY, color, in_order
+from msam.analysis.figures.draw import ROW, empty, interval_point, method_rows, panels, picture, strip
+from msam.analysis.metrics import CELL, by_seed, gains_over_joint, is_unimodal, per_seed
+from msam.analysis.names import GRAY, color, in_order, label
 from msam.analysis.sources import Study
 from msam.analysis.statistics import mean_interval
 
@@ -29,8 +29,7 @@ def accuracy_points(study: Study) -> Figure:
 @picture
 def gain_points(study: Study) -> Figure:
     """Gain over joint training D_rel (Eq. 21): mean, 95 % interval, each seed; rows are datasets."""
-    gains = gains_over_joint(study.frames.runs)
-    values = {key: rows.set_index("seed")["gain"] for key, rows in gains.groupby(CELL)}
+    values = per_seed(gains_over_joint(study.frames.runs), "gain")
     cells = study.cells[~is_unimodal(study.cells["name"]) & (study.cells["name"] != "joint")]
     return _points(
         study, cells, lambda key: values.get(key, pd.Series(dtype=float)), "gain over joint (%)", zero=True
@@ -43,11 +42,9 @@ def _points(study: Study, cells: pd.DataFrame, values: Callable, text: str, zero
         return empty("no records yet")
     datasets, fusions = list(dict.fromkeys(cells["dataset"])), list(dict.fromkeys(cells["fusion"]))
     names = {dataset: in_order(part["name"]) for dataset, part in cells.groupby("dataset", sort=False)}
-    heights = [0.5 + ROW * len(mine) for mine in names.values()]
-    figure = Figure(figsize=(WIDTH, 0.6 + sum(heights)), layout="constrained")
-    grid = figure.subplots(
-        len(datasets), len(fusions), squeeze=False, sharey="row", sharex="row", height_ratios=heights
-    )
+    heights = [ROW * len(mine) for mine in names.values()]
+    texts = {label(name) for mine in names.values() for name in mine}
+    figure, grid = panels(heights, len(fusions), names=texts)
     states = cells.set_index(CELL)["state"].to_dict()
     for row, dataset in enumerate(datasets):
         for column, fusion in enumerate(fusions):
@@ -60,7 +57,7 @@ def _points(study: Study, cells: pd.DataFrame, values: Callable, text: str, zero
             axes.set_title(f"{dataset}, {fusion}")
             method_rows(axes, names[dataset])
         strip(grid[row], study.levels[dataset])
-    figure.supxlabel(text, fontsize="medium")
+    figure.supxlabel(text, y=0, fontsize="medium")
     return figure
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from msam.analysis.figures.draw import LEGEND_COLUMNS, band, empty, legend, panels, picture
+from msam.analysis.figures.draw import PANEL, band, empty, legend, panels, picture
 from msam.analysis.names import DASHDOT, DASHED, DOTTED, GRAY, LONG, PALETTE, SOLID
 from msam.analysis.rate import NAMES, Record, averages, bound, claimed
 from msam.analysis.statistics import summarize
@@ -25,7 +23,7 @@ def rate_curves(record: Record | None) -> Figure:
     rows = averages(record)
     if record is None or rows.empty:
         return empty("no records yet")
-    figure, grid = panels(3, 1, legend_lines=ceil((len(NAMES) + 2) / LEGEND_COLUMNS))
+    figure, grid = panels([PANEL] * 3, 1, len(NAMES) + 2)
     above, middle, below = grid[:, 0]
     steps = np.unique(rows["steps"])
     _lines(above, rows, "average")
@@ -49,7 +47,7 @@ def decay_curves(record: Record | None) -> Figure:
     parts = {schedule: averages(record, schedule) for schedule in PRACTICE}
     if record is None or not any(len(rows) for rows in parts.values()):
         return empty("no records yet")
-    figure, grid = panels(1, len(parts), legend_lines=ceil(len(NAMES) / LEGEND_COLUMNS))
+    figure, grid = panels([PANEL], len(parts), len(NAMES))
     for axes, (schedule, rows) in zip(grid[0], parts.items(), strict=True):
         _lines(axes, rows, "ratio")
         _finish(axes, PRACTICE[schedule], "/ claimed" if schedule == "steps" else "")

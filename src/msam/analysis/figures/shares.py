@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from msam.analysis.figures.curves import dataset_curves, summary
-from msam.analysis.figures.draw import band, empty, finish, panels, picture, strip
+from msam.analysis.figures.draw import PANEL, band, empty, finish, panels, picture, strip
 from msam.analysis.metrics import CELL
 from msam.analysis.names import BLUE, DASHED, DOTTED, GREEN, ORANGE, READINGS, SOLID, label
 from msam.analysis.sources import Study, modalities
@@ -51,7 +51,7 @@ def _modality_curves(study: Study, name: str, value: str, text: str) -> Figure:
     rows["fraction"] = rows["count"] / rows.groupby([*CELL, "seed", "epoch"])["count"].transform("sum")
     found = summary(rows, ["dataset", "fusion", "modality"], value)
     fusions = list(dict.fromkeys(study.cells["fusion"]))
-    figure, grid = panels(len(study.datasets), len(fusions), legend_lines=0)
+    figure, grid = panels([PANEL] * len(study.datasets), len(fusions))
     for line, dataset in enumerate(study.datasets):
         for column, fusion in enumerate(fusions):
             axes = grid[line, column]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import ceil
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import LEGEND_COLUMNS, band, empty, legend, panels, picture, strip
+from msam.analysis.figures.draw import PANEL, band, empty, legend, panels, picture, strip
 from msam.analysis.mixing import mean_shares
 from msam.analysis.names import READINGS, color, dashes, in_order, label, marker
 from msam.analysis.radius import tradeoff
@@ -65,7 +64,7 @@ def tradeoff_points(study: Study) -> Figure:
         return empty("no records yet")
     datasets, fusions = (list(dict.fromkeys(rows[key])) for key in ("dataset", "fusion"))
     methods = in_order(rows["method"])
-    figure, grid = panels(len(fusions), len(datasets), legend_lines=ceil(len(methods) / LEGEND_COLUMNS))
+    figure, grid = panels([PANEL] * len(fusions), len(datasets), len(methods))
     for line, fusion in zip(grid, fusions, strict=True):
         for axes, dataset in zip(line, datasets, strict=True):
             mine = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)]
@@ -105,8 +104,7 @@ def _panels(
         return empty("no records yet")
     lines = [(name, dataset) for dataset in study.datasets for name in parts]
     fusions = list(dict.fromkeys(study.cells["fusion"]))
-    legend_lines = ceil((len(methods) + more) / LEGEND_COLUMNS)
-    figure, grid = panels(len(lines), len(fusions), legend_lines=legend_lines)
+    figure, grid = panels([PANEL] * len(lines), len(fusions), len(methods) + more)
     for line, (name, dataset) in zip(grid, lines, strict=True):
         rows = parts[name]
         for axes, fusion in zip(line, fusions, strict=True):

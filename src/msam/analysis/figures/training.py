@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import ceil
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from msam.analysis.figures.curves import summary
-from msam.analysis.figures.draw import LEGEND_COLUMNS, band, empty, finish, legend, panels, picture, strip
+from msam.analysis.figures.draw import (
+    PANEL,
+    band,
+    empty,
+    finish,
+    legend,
+    panels,
+    picture,
+    strip,
+)
 from msam.analysis.metrics import CELL, is_unimodal
 from msam.analysis.names import SHOWN, color, dashes, in_order, label, shown
 from msam.analysis.sources import Study
@@ -39,7 +47,7 @@ def spent_curves(
         return empty("no records yet")
     rows = rows[rows["dataset"] == first[0]]
     names = in_order(rows["name"])
-    figure, grid = panels(2, 2, legend_lines=ceil(len(names) / LEGEND_COLUMNS), share_x="none")
+    figure, grid = panels([PANEL] * 2, 2, len(names), share_x="none")
     for axes, (x, text) in zip(grid.flat, SPENT.items(), strict=True):
         found = summary(rows, ["name"], value, x)
         for name in names:
