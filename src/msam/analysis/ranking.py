@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ COUNTS = ("cells", "higher", "lower", "not told apart")
 UNCORRECTED = "Readings are not corrected for the number of comparisons."
 
 
+@lru_cache(maxsize=32)
 def grids(study: Study, level: str | None = None, rule: str = "last") -> Grids:
     """(dataset, fusion) -> fused test accuracy, seeds x multimodal methods, NaN: none; all levels or one."""
     runs = study.frames.runs
@@ -47,6 +49,7 @@ def normalized(cells: Grids, reference: str = "joint") -> Grids:
     }
 
 
+@lru_cache(maxsize=8)
 def ranking(study: Study, level: str | None = None, rule: str = "last") -> pd.DataFrame:
     """Every multimodal method with records, those in all cells first, best mean rank first.
 
@@ -77,6 +80,7 @@ def ranking(study: Study, level: str | None = None, rule: str = "last") -> pd.Da
     return out.iloc[sorted(range(len(out)), key=place.__getitem__)].reset_index(drop=True)
 
 
+@lru_cache(maxsize=8)
 def against(study: Study, first: str = "msam", level: str | None = None) -> pd.DataFrame:
     """`first` against every other multimodal method over the cells where both have runs.
 

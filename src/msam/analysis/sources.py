@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +193,7 @@ def _dataset_names(profile: Path) -> list[str]:
     return sorted(found)
 
 
+@cache
 def study_file(profile: str) -> dict[str, Any]:
     """The studies that the package's file of a profile lists; none where there is no such file."""
     from msam import studies

@@ -129,7 +129,10 @@ def band(axes: Axes, summary: pd.DataFrame, shade: str, style: Any, text: str) -
         return
     summary = summary.sort_values("x")
     axes.plot(summary["x"], summary["mean"], color=shade, linestyle=style, label=text)
-    axes.fill_between(summary["x"], summary["low"], summary["high"], color=shade, alpha=0.15, linewidth=0)
+    known = summary.dropna(subset=["low", "high"])
+    x, low, high = (known[name].to_numpy() for name in ("x", "low", "high"))
+    around = np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
+    axes.fill(*around, color=shade, alpha=0.15, linewidth=0)  # faster than fill_between
 
 
 def finish(axes: Axes, title: str, text: str) -> None:
