@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from msam.analysis.sources import Study, read, sorted_cells
 from msam.analysis.statistics import mean_interval, paired_difference
 from msam.analysis.table import Block, Table, number, percent
 
-EPOCH_KEYS = [*CELL, "seed", "epoch", "split", "output"]
+EPOCH_KEYS = ["seed", "epoch", "split", "output"]
 EPOCH_NUMBERS = ["accuracy", "loss", "share"]
 SETTINGS = ["epochs", "lr", "rho"]
 
@@ -26,6 +28,7 @@ def read_both(results: str | Path, local: str | Path) -> tuple[Study, Study]:
     return read(results, only=both), read(local, only=both)
 
 
+@lru_cache(maxsize=8)
 def compare(published: Study, local: Study) -> pd.DataFrame:
     """Compare fused test accuracy after the last epoch, and every number of every epoch, cell by cell.
 
@@ -38,6 +41,8 @@ def compare(published: Study, local: Study) -> pd.DataFrame:
     """
     first, second = by_seed(published.frames.runs), by_seed(local.frames.runs)
     empty = pd.Series(dtype=float)
+    done = [_by_cell(study.frames.cells.query("state == 'done'")) for study in (published, local)]
+    epochs = [_by_cell(study.frames.epochs) for study in (published, local)]
     merged = sorted_cells(_all_cells(published, local), [*published.homes, *local.homes])
     rows = []
     for cell in merged.itertuples():
@@ -54,7 +59,7 @@ def compare(published: Study, local: Study) -> pd.DataFrame:
                 "local": mean,
                 "difference": paired_difference(mine, theirs),
                 "inside": _inside(interval, mean.mean),
-                "identical": _identical(published, local, key),
+                "identical": _identical([rows[key] for rows in (*done, *epochs) if key in rows]),
                 "state": cell.state,
             }
         )
@@ -143,38 +148,26 @@ def _inside(interval, value: float) -> str:
     return "yes" if interval.contains(value) else "no"
 
 
-def _identical(published: Study, local: Study, key: tuple[str, str, str]) -> str:
-    one, two = (_cell(study, key) for study in (published, local))
-    if one is None or two is None:
+def _by_cell(frame: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    return dict(iter(frame.groupby(CELL)))
+
+
+def _identical(found: Sequence[pd.DataFrame]) -> str:
+    """The word for a cell, of which `found` are the rows among the cells and the epochs of both runs."""
+    if len(found) < 4:
         return "no common seed"
+    (one, two), epochs = (rows.iloc[0] for rows in found[:2]), found[2:]
     if any(_differs(one[column], two[column]) for column in SETTINGS):
         return "other settings"
-    numbers = [_epochs(study, key) for study in (published, local)]
-    common = set(numbers[0]["seed"]) & set(numbers[1]["seed"])
+    common = set.intersection(*(set(rows["seed"]) for rows in epochs))
     if not common:
         return "no common seed"
-    frames = [
-        frame[frame["seed"].isin(common)].set_index(EPOCH_KEYS)[EPOCH_NUMBERS].sort_index()
-        for frame in numbers
-    ]
-    if frames[0].equals(frames[1]):
+    first, second = (
+        rows[rows["seed"].isin(common)].set_index(EPOCH_KEYS)[EPOCH_NUMBERS].sort_index() for rows in epochs
+    )
+    if first.equals(second):
         return "yes"
     return "no" if one["device"] == two["device"] else "other device"
-
-
-def _cell(study: Study, key: tuple[str, str, str]) -> pd.Series | None:
-    rows = _only(study.frames.cells, key)
-    rows = rows[rows["state"] == "done"]
-    return None if rows.empty else rows.iloc[0]
-
-
-def _epochs(study: Study, key: tuple[str, str, str]) -> pd.DataFrame:
-    return _only(study.frames.epochs, key)
-
-
-def _only(frame: pd.DataFrame, key: tuple[str, str, str]) -> pd.DataFrame:
-    dataset, fusion, name = key
-    return frame[(frame["dataset"] == dataset) & (frame["fusion"] == fusion) & (frame["name"] == name)]
 
 
 def _differs(one: object, two: object) -> bool:
