@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,24 +69,14 @@ def compare(published: Study, local: Study) -> pd.DataFrame:
 
 
 def comparison_table(published: Study, local: Study) -> Table:
-    """`compare` as a table."""
+    """`compare` as a table, a block of rows for each dataset and fusion."""
     compared = compare(published, local)
-    rows = [
-        {
-            "dataset": row.dataset,
-            "evidence": row.evidence,
-            "fusion": row.fusion,
-            "method": label(row.name),
-            "published": percent(row.published),
-            "yours": percent(row.local),
-            "inside": row.inside,
-            "bit-identical": row.identical,
-            "difference (points)": number(row.difference.scaled(100), 2, signed=True),
-            "common seeds": row.difference.n,
-            "state": row.state,
-        }
-        for row in compared.itertuples()
-    ]
+    blocks = tuple(
+        Block(
+            pd.DataFrame([_texts(row) for row in part.itertuples()]), f"{dataset}, {fusion} fusion: {level}"
+        )
+        for (dataset, level, fusion), part in compared.groupby(["dataset", "evidence", "fusion"], sort=False)
+    )
     data = compared.drop(columns=["published", "local", "difference"]).assign(
         **{
             f"{column}_{part}": [getattr(interval, part) for interval in compared[column]]
@@ -100,7 +91,20 @@ def comparison_table(published: Study, local: Study) -> Table:
     )
     source = f"Published: {footer(published)} Yours: {footer(local)}"
     title = "Cell by cell"
-    return Table(title, (Block(pd.DataFrame(rows)),), data, note, source, file="comparison")
+    return Table(title, blocks, data, note, source, file="comparison")
+
+
+def _texts(row: Any) -> dict[str, object]:
+    return {
+        "method": label(row.name),
+        "published": percent(row.published),
+        "yours": percent(row.local),
+        "inside": row.inside,
+        "bit-identical": row.identical,
+        "difference (points)": number(row.difference.scaled(100), 2, signed=True),
+        "common seeds": row.difference.n,
+        "state": row.state,
+    }
 
 
 def comparison_sentence(published: Study, local: Study) -> str:
