@@ -20,10 +20,10 @@ DOCUMENTED = ("msam.evaluator", "msam.optim")
 
 
 class TwoProcesses(Sphinx):
-    """Sphinx that reads and writes pages in two processes."""
+    """Sphinx that reads and writes pages in two processes; on Linux, see `msam.forking`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs | {"parallel": 2})
+        super().__init__(*args, **kwargs | {"parallel": 2 if sys.platform == "linux" else 1})
 
     def is_parallel_allowed(self, _typ: str) -> bool:
         """Yes: the three extensions that do not say so have no part in reading, and it would be a warning."""
