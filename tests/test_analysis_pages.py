@@ -117,7 +117,7 @@ FIGURES = [
     lambda s: figures.part_points(s, beyond.disturbed(s, 1.0), "test (%)"),
     lambda s: figures.landscape_contours(s, "av_digits"),
     lambda s: figures.samples(s.descriptions.get("av_digits")),
-    figures.cost_bars,
+    figures.cost_points,
 ]
 SENTENCES = [
     findings.answer,

@@ -1,6 +1,6 @@
 """Figures of the book: transparent SVG, readable on white and on near-black, and at a width of 400 px."""
 
-from msam.analysis.figures.cost import cost_bars
+from msam.analysis.figures.cost import cost_points
 from msam.analysis.figures.curves import accuracy_curves, evaluation_curves, gap_curves, loss_curves
 from msam.analysis.figures.draw import Picture
 from msam.analysis.figures.identification import identification_curves
@@ -34,7 +34,7 @@ __all__ = [
     "accuracy_points",
     "against_points",
     "budget_points",
-    "cost_bars",
+    "cost_points",
     "decay_curves",
     "dominance_curves",
     "dominant_share_curves",
