@@ -10,6 +10,8 @@ from msam.analysis.figures.draw import empty, legend, method_rows, panels, pictu
 from msam.analysis.names import GRAY, PALETTE, in_order, label
 from msam.analysis.sources import Study
 
+LINE = 0.1  # inches
+
 
 @picture
 def cost_points(study: Study, net: str = "small") -> Figure:
@@ -20,18 +22,17 @@ def cost_points(study: Study, net: str = "small") -> Figure:
         return empty(f"no benchmark of the network {net} recorded")
     fusions = list(dict.fromkeys(rows["fusion"]))
     methods, sizes = in_order(rows["method"]), sorted(rows["modalities"].unique())
-    figure, (grid,) = panels(
-        [0.1 * (1 + len(sizes)) * len(methods)], len(fusions), len(sizes), names=map(label, methods)
-    )
+    height = LINE * (len(sizes) + 1) * len(methods)
+    figure, (grid,) = panels([height], len(fusions), len(sizes), names=map(label, methods))
     ends = np.concatenate([rows["ratio_to_sam"], *rows["ratio_to_sam_iqr"]])
     powers = 2.0 ** np.arange(*np.log2([ends.min(), 2 * ends.max()]).round())
     for axes, fusion in zip(grid, fusions, strict=True):
-        for i, size in enumerate(sizes):
-            part = rows[(rows["fusion"] == fusion) & (rows["modalities"] == size)].set_index("method")
-            heights = [methods.index(name) + (i + 1) / (len(sizes) + 1) - 0.5 for name in part.index]
-            axes.hlines(heights, *zip(*part["ratio_to_sam_iqr"], strict=True), PALETTE[i], linewidth=2)
+        for size, part in rows[rows["fusion"] == fusion].groupby("modalities"):
+            place, shade = sizes.index(size), PALETTE[sizes.index(size)]
+            heights = [methods.index(m) + (place + 1) / (len(sizes) + 1) - 0.5 for m in part["method"]]
+            axes.hlines(heights, *zip(*part["ratio_to_sam_iqr"], strict=True), shade, linewidth=2)
             axes.plot(
-                part["ratio_to_sam"], heights, "o", color=PALETTE[i], markersize=4, label=f"{size} modalities"
+                part["ratio_to_sam"], heights, "o", color=shade, markersize=4, label=f"{size} modalities"
             )
         axes.set_xscale("log")
         axes.set_xticks(powers, [f"{x:g}" for x in powers])
