@@ -28,11 +28,16 @@ def cost_points(study: Study, net: str = "small") -> Figure:
     powers = 2.0 ** np.arange(*np.log2([ends.min(), 2 * ends.max()]).round())
     for axes, fusion in zip(grid, fusions, strict=True):
         for size, part in rows[rows["fusion"] == fusion].groupby("modalities"):
-            place, shade = sizes.index(size), PALETTE[sizes.index(size)]
+            place = sizes.index(size)
             heights = [methods.index(m) + (place + 1) / (len(sizes) + 1) - 0.5 for m in part["method"]]
-            axes.hlines(heights, *zip(*part["ratio_to_sam_iqr"], strict=True), shade, linewidth=2)
+            axes.hlines(heights, *zip(*part["ratio_to_sam_iqr"], strict=True), PALETTE[place], linewidth=2)
             axes.plot(
-                part["ratio_to_sam"], heights, "o", color=shade, markersize=4, label=f"{size} modalities"
+                part["ratio_to_sam"],
+                heights,
+                "o",
+                color=PALETTE[place],
+                markersize=4,
+                label=f"{size} modalities",
             )
         axes.set_xscale("log")
         axes.set_xticks(powers, [f"{x:g}" for x in powers])
