@@ -22,6 +22,7 @@ from msam.analysis.statistics import Interval
 WIDTH = 5.4  # inches: narrow, so that little is lost when it shrinks to a phone
 LEGEND_COLUMNS = 3
 PANEL = 1.25  # inches of a panel with curves
+APART = 0.55  # of an axis, so that two numbers do not run together
 ROW = 0.19  # inches of one method in a figure of points
 STYLE: Any = {
     "font.size": 10.5,
@@ -120,7 +121,7 @@ def panels(
 def _room(names: Iterable[str]) -> float:
     """Inches that the longest of the names takes beside a panel, or numbers and the name of their axis."""
     widths = [TextPath((0, 0), name, STYLE["font.size"]).get_extents().width / 72 for name in names]
-    return max(widths) + 0.15 if widths else 0.65
+    return max(widths) + 0.15 if widths else 0.8
 
 
 def band(axes: Axes, summary: pd.DataFrame, shade: str, style: Any, text: str) -> None:
@@ -142,6 +143,21 @@ def finish(axes: Axes, title: str, text: str) -> None:
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
     if not axes.lines:
         axes.text(0.5, 0.5, "no records", transform=axes.transAxes, ha="center", style="italic")
+
+
+def log_scale(axes: Axes, which: Literal["x", "y"], most: int) -> None:
+    """A logarithmic axis with a few plain ticks: the roundest whose ends are `APART` of it apart."""
+    axes.set(**{f"{which}scale": "log"})
+    low, high = getattr(axes, f"get_{which}lim")()
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for digits in ([1], [1, 2, 5], np.arange(1, 10), np.arange(10, 100) / 10):
+        inside = [x for power in powers for x in power * np.array(digits) if low <= x <= high]
+        if inside and np.log(inside[-1] / inside[0]) > APART * np.log(high / low):
+            break
+    inside = inside or [low, high]  # a range between two ticks
+    shown = [inside[i] for i in np.unique(np.linspace(0, len(inside) - 1, most).round().astype(int))]
+    getattr(axes, f"set_{which}ticks")(shown, [f"{x:.4g}" for x in shown], fontsize="small")
+    getattr(axes, f"{which}axis").set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def strip(row: np.ndarray, text: str) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from msam.analysis.dominance import dominant
 from msam.analysis.figures.draw import (
@@ -16,6 +14,7 @@ from msam.analysis.figures.draw import (
     empty,
     interval_point,
     legend,
+    log_scale,
     method_rows,
     panels,
     picture,
@@ -27,7 +26,6 @@ from msam.analysis.sources import Study
 from msam.analysis.statistics import Interval, mean_interval
 
 LINE = 0.115  # inches of one method of a part
-APART = 0.55  # of an axis, so that two numbers do not run together
 
 
 @picture
@@ -48,7 +46,7 @@ def measure_points(study: Study) -> Figure:
             found = mine[mine["measure"] == measure]
             for height, name in enumerate(names):
                 interval_point(axes, height, name, _geometric(found[found["name"] == name]["value"]))
-            _logarithmic(axes, 2)
+            log_scale(axes, "x", 2)
             method_rows(axes, names)
         line[0].set_title(f"{dataset}, {fusion}", loc="left")
         strip(line, study.levels[dataset])
@@ -95,7 +93,7 @@ def part_points(study: Study, rows: pd.DataFrame, text: str, logarithmic: bool =
             axes.set_title(f"{dataset}, {fusion}")
         if logarithmic:
             for axes in line:
-                _logarithmic(axes, 3)
+                log_scale(axes, "x", 3)
         strip(line, study.levels[dataset])
     for name in names:
         grid[0, 0].plot([], [], marker(name), color=color(name), label=label(name))
@@ -109,18 +107,3 @@ def _geometric(values: Iterable[float]) -> Interval:
     data = pd.Series(values, dtype=float)
     found = mean_interval(np.log10(data[data > 0]))
     return Interval(10**found.mean, 10**found.low, 10**found.high, found.n)
-
-
-def _logarithmic(axes: Axes, most: int) -> None:
-    """A logarithmic x axis with a few plain ticks: the roundest whose ends are `APART` of it apart."""
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for digits in ([1], [1, 2, 5], np.arange(1, 10), np.arange(10, 100) / 10):
-        inside = [x for power in powers for x in power * np.array(digits) if low <= x <= high]
-        if inside and np.log(inside[-1] / inside[0]) > APART * np.log(high / low):
-            break
-    inside = inside or [low, high]  # a range between two ticks
-    shown = [inside[i] for i in np.unique(np.linspace(0, len(inside) - 1, most).round().astype(int))]
-    axes.set_xticks(shown, [f"{x:.4g}" for x in shown], fontsize="small")
-    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -91,7 +92,7 @@ def selection_points(study: Study) -> Figure:
     figure, panels = _two(names)
     for axes, difference in zip(panels, ("validation", "test"), strict=True):
         points = [interval.scaled(100) for interval in found[difference]]
-        text = selection.said(difference).replace(" minus ", "\nminus ")
+        text = fill(selection.said(difference), 22)
         _estimates(axes, names, points, f"{text}\n(points)", 0)
     return figure
 

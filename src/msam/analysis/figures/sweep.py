@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import PANEL, band, empty, legend, panels, picture, strip
+from msam.analysis.figures.draw import PANEL, band, empty, legend, log_scale, panels, picture, strip
 from msam.analysis.mixing import mean_shares
 from msam.analysis.names import READINGS, color, dashes, in_order, label, marker
 from msam.analysis.radius import tradeoff
@@ -31,11 +31,9 @@ def sweep_curves(study: Study, measures: Mapping[str, Cells], option: str, text:
     parts = {name: swept(values, option) for name, values in measures.items()}
     places = {x: i for i, x in enumerate(sorted({x for rows in parts.values() for x in rows["x"]}))}
 
-    def fill(axes: Axes, name: str, rows: pd.DataFrame) -> None:
+    def fill(axes: Axes, rows: pd.DataFrame) -> None:
         _bands(axes, rows.assign(x=rows["x"].map(places)))
         axes.set_xticks(list(places.values()), [f"{x:g}" for x in places])
-        if name.endswith("(log)"):
-            axes.set_yscale("log")
 
     return _panels(study, parts, text, fill)
 
@@ -45,7 +43,7 @@ def mixing_curves(study: Study, values: Cells) -> Figure:
     """Accuracy against a constant share, and each reading of M-SAM at the mean share of its own runs."""
     shares = mean_shares(study)
 
-    def fill(axes: Axes, _name: str, rows: pd.DataFrame) -> None:
+    def fill(axes: Axes, rows: pd.DataFrame) -> None:
         _bands(axes, rows)
         blocks = set(rows[["dataset", "fusion"]].itertuples(index=False, name=None))
         for key in shares:
@@ -77,8 +75,7 @@ def tradeoff_points(study: Study) -> Figure:
             axes.set_title(f"{dataset}, {fusion}")
             if axes is line[0]:
                 axes.set_ylabel("below the best (points)")
-    for axes in grid[-1]:
-        axes.set_xlabel("top eigenvalue")
+    figure.supxlabel("top eigenvalue", y=0, fontsize="medium")
     legend(figure, *grid.flat)
     return figure
 
@@ -87,7 +84,7 @@ def _panels(
     study: Study,
     parts: Mapping[str, pd.DataFrame],
     text: str,
-    fill: Callable[[Axes, str, pd.DataFrame], None],
+    fill: Callable[[Axes, pd.DataFrame], None],
     more: int = 0,
 ) -> Figure:
     """A row of panels for each dataset and measure, a panel for each fusion, filled with its rows.
@@ -108,9 +105,11 @@ def _panels(
     for line, (name, dataset) in zip(grid, lines, strict=True):
         rows = parts[name]
         for axes, fusion in zip(line, fusions, strict=True):
-            fill(axes, name, rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)])
+            fill(axes, rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion)])
             axes.set_title(f"{dataset}, {fusion}")
         line[0].set_ylabel(name.removesuffix(" (log)"))
+        if name.endswith("(log)"):
+            log_scale(line[0], "y", 3)
         strip(line, study.levels[dataset])
     for axes in grid[-1]:
         axes.set_xlabel(text)
