@@ -120,8 +120,7 @@ def _curves(
             if from_zero:
                 axes.set_ylim(bottom=0)
         strip(grid[line], study.levels[dataset])
-    for axes in grid[-1]:
-        axes.set_xlabel(x_text)
+    figure.supxlabel(x_text, y=0, fontsize="medium")
     legend(figure, *grid.flat)
     return figure
 
