@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from test_analysis_records import cell_record, fabricate, fabricate_both, write
 
 from msam.analysis import (
@@ -38,6 +39,7 @@ from msam.analysis import (
     tables,
     values,
 )
+from msam.analysis.figures.draw import band
 from msam.analysis.figures.training import spent
 from msam.analysis.sources import read
 from msam.analysis.table import Block, Table, number
@@ -294,6 +296,15 @@ def test_what_was_spent_until_an_epoch_is_its_part_of_the_run(study):
         assert mine["gradient_evaluations"].iloc[0] * 1000 == pytest.approx(
             run["gradient_evaluations"] / len(mine)
         )
+
+
+def test_a_band_has_a_gap_where_there_is_no_interval():
+    low = np.array([0.0, 0.0, np.nan, 0.0, 0.0])
+    axes = Figure().subplots()
+    band(axes, pd.DataFrame({"x": range(5), "mean": 0.5, "low": low, "high": low + 1}), "C0", "-", "")
+    (region,) = axes.collections
+    inside = [any(path.contains_point((x, 0.5)) for path in region.get_paths()) for x in (0.5, 2, 3.5)]
+    assert inside == [True, False, True]
 
 
 def test_gradient_norms_are_drawn_where_records_have_them(study):

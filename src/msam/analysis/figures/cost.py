@@ -31,14 +31,8 @@ def cost_points(study: Study, net: str = "small") -> Figure:
             place = sizes.index(size)
             heights = [methods.index(m) + (place + 1) / (len(sizes) + 1) - 0.5 for m in part["method"]]
             axes.hlines(heights, *zip(*part["ratio_to_sam_iqr"], strict=True), PALETTE[place], linewidth=2)
-            axes.plot(
-                part["ratio_to_sam"],
-                heights,
-                "o",
-                color=PALETTE[place],
-                markersize=4,
-                label=f"{size} modalities",
-            )
+            style = {"color": PALETTE[place], "markersize": 4, "label": f"{size} modalities"}
+            axes.plot(part["ratio_to_sam"], heights, "o", **style)
         axes.set_xscale("log")
         axes.set_xticks(powers, [f"{x:g}" for x in powers])
         axes.minorticks_off()

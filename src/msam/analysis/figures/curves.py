@@ -8,16 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import (
-    PANEL,
-    band,
-    empty,
-    finish,
-    legend,
-    panels,
-    picture,
-    strip,
-)
+from msam.analysis.figures.draw import PANEL, band, below, empty, finish, legend, panels, picture, strip
 from msam.analysis.metrics import CELL, epoch_gaps, is_unimodal
 from msam.analysis.names import SHOWN, color, dashes, in_order, label, shown
 from msam.analysis.sources import Study, modalities
@@ -120,7 +111,7 @@ def _curves(
             if from_zero:
                 axes.set_ylim(bottom=0)
         strip(grid[line], study.levels[dataset])
-    figure.supxlabel(x_text, y=0, fontsize="medium")
+    below(figure, x_text)
     legend(figure, *grid.flat)
     return figure
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from msam.analysis import overhead, scaling
 from msam.analysis.figures.draw import (
-    LEGEND_COLUMNS,
     ROW,
     WIDTH,
     empty,
@@ -53,7 +52,7 @@ def variant_points(study: Study) -> Figure:
     if found.empty:
         return empty("no records yet")
     blocks = found.groupby(["dataset", "fusion"], sort=False)
-    figure, grid = _rows([part for _, part in blocks], LEGEND_COLUMNS)
+    figure, grid = _rows([part for _, part in blocks], entries=3)
     for line, ((dataset, fusion), part) in zip(grid, blocks, strict=True):
         names = list(part["name"])
         accuracies = [interval.scaled(100) for interval in part["accuracy"]]

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from msam.analysis.dominance import dominant
 from msam.analysis.figures.draw import (
     ROW,
+    below,
     empty,
     interval_point,
     legend,
@@ -97,7 +98,7 @@ def part_points(study: Study, rows: pd.DataFrame, text: str, logarithmic: bool =
         strip(line, study.levels[dataset])
     for name in names:
         grid[0, 0].plot([], [], marker(name), color=color(name), label=label(name))
-    figure.supxlabel(text, y=0, fontsize="medium")
+    below(figure, text)
     legend(figure, grid[0, 0])
     return figure
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import ROW, empty, interval_point, method_rows, panels, picture, strip
+from msam.analysis.figures.draw import ROW, below, empty, interval_point, method_rows, panels, picture, strip
 from msam.analysis.metrics import CELL, by_seed, gains_over_joint, is_unimodal, per_seed
 from msam.analysis.names import GRAY, color, in_order, label
 from msam.analysis.sources import Study
@@ -57,7 +57,7 @@ def _points(study: Study, cells: pd.DataFrame, values: Callable, text: str, zero
             axes.set_title(f"{dataset}, {fusion}")
             method_rows(axes, names[dataset])
         strip(grid[row], study.levels[dataset])
-    figure.supxlabel(text, y=0, fontsize="medium")
+    below(figure, text)
     return figure
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import PANEL, band, empty, legend, log_scale, panels, picture, strip
+from msam.analysis.figures.draw import PANEL, band, below, empty, legend, log_scale, panels, picture, strip
 from msam.analysis.mixing import mean_shares
 from msam.analysis.names import READINGS, color, dashes, in_order, label, marker
 from msam.analysis.radius import tradeoff
@@ -75,7 +75,7 @@ def tradeoff_points(study: Study) -> Figure:
             axes.set_title(f"{dataset}, {fusion}")
             if axes is line[0]:
                 axes.set_ylabel("below the best (points)")
-    figure.supxlabel("top eigenvalue", y=0, fontsize="medium")
+    below(figure, "top eigenvalue")
     legend(figure, *grid.flat)
     return figure
 

@@ -8,16 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from msam.analysis.figures.curves import summary
-from msam.analysis.figures.draw import (
-    PANEL,
-    band,
-    empty,
-    finish,
-    legend,
-    panels,
-    picture,
-    strip,
-)
+from msam.analysis.figures.draw import PANEL, band, empty, finish, legend, panels, picture, strip
 from msam.analysis.metrics import CELL, is_unimodal
 from msam.analysis.names import SHOWN, color, dashes, in_order, label, shown
 from msam.analysis.sources import Study
