@@ -9,8 +9,8 @@ The peers are `pytorch_optimizer.SAM`, and "sam (two calls)", the form that most
 and a second call around a second pass, with a loop over the parameters in each. Neither keeps BatchNorm
 statistics or random numbers, nor looks for steps that are not finite; "sam" and "msam" are used as their
 defaults are, with all of that. Shares come from the exact coalitions on shared features. Networks: `small`
-with two and six modalities, and `paper`, ResNet18 for each, with two on the inputs of AV-MNIST, a fortieth of
-the repeats.
+with two and six modalities, and `paper`, ResNet18 for each, with two on the inputs of AV-MNIST, on the CPU a
+fortieth of the repeats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import pytorch_optimizer
 import torch
-from step_cost import AV_MNIST, SHAPE, Cases, batch_of, build, measure, parse, report, trainers
+from step_cost import AV_MNIST, SHAPE, Cases, batch_of, build, fewer, measure, parse, report, trainers
 from torch.profiler import ProfilerActivity, profile
 
 from msam.datasets import Split
@@ -130,9 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments, "Our optimizers beside other SAMs.", 100, OUTPUT)
     torch.set_num_threads(1)
     device = torch.device(options.device)
-    few = -(-options.repeats // 40)
     nets = [("small", {f"m{i + 1}": SHAPE for i in range(m)}, options.repeats) for m in (2, 6)]
-    nets.append(("paper", AV_MNIST, few))
+    nets.append(("paper", AV_MNIST, fewer(options.repeats, device)))
     rows = []
     for net, shapes, repeats in nets:
         for fusion in FUSIONS:

@@ -479,9 +479,9 @@ def test_the_fused_mix_equals_a_loop(share):
     torch.testing.assert_close(_update.interpolate(clean, perturbed, share), expected)
     loop = _update.interpolate([*clean, None], [*perturbed, None], share)
     assert loop.pop() is None
-    assert all(
-        torch.equal(a, b) for a, b in zip(loop, _update.interpolate(clean, perturbed, share), strict=True)
-    )
+    for consume in (False, True):
+        fused = _update.interpolate(clean, perturbed, share, consume)
+        assert all(torch.equal(a, b) for a, b in zip(loop, fused, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])

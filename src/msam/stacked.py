@@ -124,12 +124,13 @@ def _batches(trains: Sequence[Split], size: int, orders: Sequence[torch.Generato
     """What `msam.training.batches` gives every seed: inputs S x B x ..., labels S x B."""
     labels = torch.stack([train.labels for train in trains])
     examples = labels.shape[1]
-    order = torch.stack([torch.randperm(examples, generator=order) for order in orders])
-    for index in order.split(size, 1):
+    device, draws = labels.device, [torch.randperm(examples, generator=order) for order in orders]
+    drawn = torch.stack(draws)
+    for index, own in zip(drawn.split(size, 1), drawn.to(device).split(size, 1), strict=True):
         if index.shape[1] == min(size, examples):
-            drawn = {m: x[index.to(x.device)] for m, x in trains[0].inputs.items()}
-            inputs = {m: training.sent(x, labels.device) for m, x in drawn.items()}
-            yield Split(inputs, labels.gather(1, index.to(labels.device)))
+            chosen = {m: x[own if x.device == device else index] for m, x in trains[0].inputs.items()}
+            inputs = {m: training.sent(x, device) for m, x in chosen.items()}
+            yield Split(inputs, labels.gather(1, own))
 
 
 class _Network(nn.Module):
@@ -180,8 +181,9 @@ class _Stack:
         moved = {name: w.requires_grad_() for name, w in zip(self.parameters, weights, strict=True)}
         with frozen_batch_norm():
             _, perturbed, *_ = self._pass(batch, moved)
-        gradients: Any = vmap(_update.interpolate)(clean, perturbed, share)
-        self._update(gradients)
+        self._update(
+            [vmap(torch.lerp)(g, h, share.to(g.dtype)) for g, h in zip(clean, perturbed, strict=True)]
+        )
         return report
 
     def _update(self, gradients: list[Tensor]) -> None:

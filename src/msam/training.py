@@ -34,11 +34,12 @@ def batches(split: Split, size: int, order: torch.Generator) -> Iterator[Split]:
 
     Labels come in one dimension, those of the segments of a video one after the other, as the logits do.
     """
-    device = split.labels.device
-    for index in torch.randperm(len(split), generator=order).split(size):
+    device, drawn = split.labels.device, torch.randperm(len(split), generator=order)
+    there = drawn.to(device)  # once: every copy from here to a GPU waits for it
+    for index, own in zip(drawn.split(size), there.split(size), strict=True):
         if len(index) == min(size, len(split)):
-            inputs = {m: sent(x[index.to(x.device)], device) for m, x in split.inputs.items()}
-            yield Split(inputs, split.labels[index.to(device)].flatten())
+            chosen = {m: x[own if x.device == device else index] for m, x in split.inputs.items()}
+            yield Split({m: sent(x, device) for m, x in chosen.items()}, split.labels[own].flatten())
 
 
 def with_label_noise(split: Split, fraction: float, classes: int, seed: int) -> Split:

@@ -10,6 +10,11 @@ from torch import Tensor
 RULES = ("shapley", "fixed:<modality>", "random", "epoch", "ema", "every:<steps>")
 
 
+def at(values: Tensor, index: Tensor) -> Tensor:
+    """The entry of a vector at a 0-dim index, which the host does not read from a GPU."""
+    return values.take(index) if index.is_cuda else values[index]
+
+
 class Dominance:
     """One of `RULES`.
 

@@ -27,7 +27,7 @@ from msam.coalitions import (
 )
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport, UnsupportedCell
-from msam.methods._dominance import Dominance
+from msam.methods._dominance import Dominance, at
 from msam.methods._modality import GRADIENT, squared_gradients
 from msam.models import MultimodalClassifier
 from msam.optim import ModalityAwareSAM
@@ -104,7 +104,7 @@ class MSAM(Method):
 
         loss = self.sam.step(
             closure,
-            share=lambda: steer[0][steer[1]],
+            share=lambda: at(*steer),
             dominant=dominant if self.reading == "encoder" else None,
         )
         return StepReport(loss, 2, *steer)
@@ -146,13 +146,13 @@ class MSAM(Method):
                 )
                 joint.append(F.cross_entropy(fused.detach(), batch.labels))
             passes.append(losses)
-            loss = (steer[0] * losses)[steer[1]]
+            loss = at(steer[0] * losses, steer[1])
             loss.backward(retain_graph=len(passes) == 1)
             return loss
 
         def rest() -> None:
             weighted = steer[0] * passes[0]
-            (weighted.sum() - weighted[steer[1]]).backward()
+            (weighted.sum() - at(weighted, steer[1])).backward()
 
         self.sam.step(closure, rest=rest)
         return StepReport(joint[0], 3, *steer)

@@ -77,22 +77,39 @@ def ascend(
 
 
 def interpolate(
-    clean: Sequence[Tensor | None], perturbed: Sequence[Tensor | None], share: Tensor | float
+    clean: Sequence[Tensor | None],
+    perturbed: Sequence[Tensor | None],
+    share: Tensor | float,
+    consume: bool = False,
 ) -> list[Tensor | None]:
     """Gradient (1 - share) * clean + share * perturbed of Algorithm 1, line 6, with L_d = share * L.
 
     A missing gradient (None) counts as zero; None where both are missing. Exact at share 0 and 1.
+
+    Args:
+        clean: gradients at w.
+        perturbed: gradients at w + eps.
+        share: a number, or a 0-dim tensor on the gradients' device, which the host then does not read.
+        consume: `perturbed` may be overwritten.
     """
     whole = [(g, h) for g, h in zip(clean, perturbed, strict=True) if g is not None and h is not None]
-    sharded = any(hasattr(g, "full_tensor") for g, _ in whole)  # torch shards no _foreach_lerp
-    if isinstance(share, float) and len(whole) == len(clean) and not sharded:
-        return list(torch._foreach_lerp([g for g, _ in whole], [h for _, h in whole], share))
-    mixed: list[Tensor | None] = []
-    for g, h in zip(clean, perturbed, strict=True):
-        if g is None or h is None:
-            mixed.append(h * share if h is not None else g * (1 - share) if g is not None else None)
-        elif isinstance(share, float):
-            mixed.append(torch.lerp(g, h, share))
+    alike = len(whole) == len(clean) and len({g.dtype for g, _ in whole}) == 1
+    if alike and not any(hasattr(g, "full_tensor") for g, _ in whole):  # torch shards no _foreach_lerp
+        before, after = map(list, zip(*whole, strict=True))
+        if isinstance(share, float):
+            return list(torch._foreach_lerp(before, after, share))
+        share = share.to(before[0].dtype)
+        mixed = torch._foreach_mul(before, 1 - share)
+        if consume:
+            torch._foreach_mul_(after, share)
         else:
-            mixed.append(torch.lerp(g, h, torch.as_tensor(share, dtype=g.dtype, device=g.device)))
-    return mixed
+            after = list(torch._foreach_mul(after, share))
+        torch._foreach_add_(mixed, after)
+        return list(mixed)
+    return [_mixed(g, h, share) for g, h in zip(clean, perturbed, strict=True)]
+
+
+def _mixed(g: Tensor | None, h: Tensor | None, share: Tensor | float) -> Tensor | None:
+    if g is None or h is None:
+        return h * share if h is not None else g * (1 - share) if g is not None else None
+    return torch.lerp(g, h, share) if isinstance(share, float) else g * (1 - share) + h * share

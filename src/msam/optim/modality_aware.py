@@ -78,14 +78,15 @@ class ModalityAwareSAM(SAM):
         loss, norm = self.second_pass(closure, first, groups)
         with torch.no_grad():
             perturbed = self._gradients()
-            mixed = _update.interpolate(self._clean(first.gradients, perturbed), perturbed, share)
+            clean = self._clean(first.gradients, perturbed)
+            mixed = _update.interpolate(clean, perturbed, share, consume=True)
             for p, gradient in zip(self._parameters, mixed, strict=True):
                 p.grad = gradient
             for p, gradient in zip(self._parameters, added, strict=bool(added)):
                 if gradient is not None:
                     p.grad = gradient if p.grad is None else p.grad.add_(gradient)
         first.gradients.clear()
-        del perturbed, mixed, added
+        del clean, perturbed, mixed, added
         self._update_weights([first.loss, loss], norm)
         return first.loss
 
