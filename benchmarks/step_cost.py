@@ -8,8 +8,8 @@ machine do not count. On a GPU it is wall time, synchronized.
 There are two networks: `small`, the study's encoders of width 32 on images of 1 x 28 x 28, where much of a
 step is the start of small operations; and `paper`, the paper's pair of ResNet18 on the inputs of AV-MNIST, an
 image of 1 x 28 x 28 and a spectrogram of 1 x 112 x 112, where it is arithmetic; the latter for the optimizers
-only, on the CPU a fortieth of the repeats. Every method is timed in its second epoch, so prototypes exist and no window
-has ended. A step of ReconBoost is one of rectification; boosting costs less.
+only, on the CPU a fortieth of the repeats. Every method is timed in its second epoch, so prototypes exist and
+no window has ended. A step of ReconBoost is one of rectification; boosting costs less.
 
 Columns of the table and of the rows of the JSON file:
 
