@@ -63,7 +63,16 @@ def toy_data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outside(toy_data):
+def no_gpu():
+    """Let this process and its children see no GPU: numbers repeat bit for bit on the CPU alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def outside(toy_data, no_gpu):
     """Put the package `outside` on the path of this process and of its children."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(HERE))
@@ -71,7 +80,6 @@ def outside(toy_data):
         patch.setenv("MSAM_DATA", str(toy_data))
         patch.delenv("MSAM_CACHE", raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
         yield
 
 

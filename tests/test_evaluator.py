@@ -229,7 +229,8 @@ def test_autocast_is_the_callers():
 
 
 def test_wrappers_are_looked_through():
-    model, image, audio = net()
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # where DataParallel moves its inputs
+    model, image, audio = (part.to(device) for part in net())
     expected = CoalitionEvaluator(model).logits(image, audio)
     for wrapped in (nn.DataParallel(model), torch.compile(model), torch.compile(nn.DataParallel(model))):
         evaluator = CoalitionEvaluator(wrapped)

@@ -281,7 +281,7 @@ def work(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, no_gpu):  # where `fully_shard` would put the shards
     folder = tmp_path_factory.mktemp("workers")
     torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
