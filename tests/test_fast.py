@@ -43,6 +43,13 @@ def close(actual, expected, tolerance):
     torch.testing.assert_close(actual, expected, rtol=0, atol=limit)
 
 
+@pytest.fixture
+def no_tf32(monkeypatch):
+    """Convolutions of a GPU in whole float32, forward and backward."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.usefixtures("no_tf32")
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ENCODERS)
@@ -51,8 +58,7 @@ def test_features_and_gradients_are_those_of_the_plain_encoder(name, way, device
     encoder, x = ENCODERS[name]()
     encoder, x = encoder.to(device), x.to(device)
     fast = FastEncoder(copy.deepcopy(encoder), way)
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        expected, features = encoder(x), fast(x)
+    expected, features = encoder(x), fast(x)
     close(features, expected, WAYS[way])
     weights = torch.randn_like(expected)
     (expected * weights).sum().backward()
