@@ -71,6 +71,12 @@ def no_gpu():
         yield
 
 
+@pytest.fixture
+def no_tf32(monkeypatch):
+    """Convolutions of a GPU in whole float32, forward and backward."""
+    monkeypatch.setattr("torch.backends.cudnn.allow_tf32", False)
+
+
 @pytest.fixture(scope="module")
 def outside(toy_data, no_gpu):
     """Put the package `outside` on the path of this process and of its children."""

@@ -287,6 +287,7 @@ def test_a_step_of_the_study_does_not_wait_for_the_gpu(method, options, fusion):
     assert len(steps) == 3
 
 
+@pytest.mark.usefixtures("no_tf32")
 @pytest.mark.parametrize("method", ["joint", "sam", "msam", "mixture"])
 def test_stacked_seeds_are_equal_to_each_alone(method):
     data, configs = toy(3).to(GPU), configs_of(method)

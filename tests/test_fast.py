@@ -43,12 +43,6 @@ def close(actual, expected, tolerance):
     torch.testing.assert_close(actual, expected, rtol=0, atol=limit)
 
 
-@pytest.fixture
-def no_tf32(monkeypatch):
-    """Convolutions of a GPU in whole float32, forward and backward."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 @pytest.mark.usefixtures("no_tf32")
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)

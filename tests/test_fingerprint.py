@@ -1,5 +1,6 @@
 """Fingerprints of code: what is followed and what is not looked at, on small packages written here."""
 
+import ast
 import textwrap
 
 import pytest
@@ -58,6 +59,17 @@ CODE = """
 def test_words_do_not_count_and_code_does(package, text, same):
     before = package(toy__start=CODE)
     assert (package(toy__start=text) == before) is same
+
+
+def test_the_text_of_code_is_the_same_in_every_version_of_python():
+    """As Python 3.11 has it: later ones give a function type parameters, and write f-strings differently."""
+    tree = ast.parse("def f(x=None): return f'{x!r:>{4}} it\\'s'")
+    argument = "arguments(args=[arg(arg='x')],defaults=[Constant()])"
+    width = "JoinedStr(values=[Constant(value='>'),FormattedValue(value=Constant(value=4),conversion=-1)])"
+    value = f"FormattedValue(value=Name(id='x',ctx=Load()),conversion=114,format_spec={width})"
+    string = f"""JoinedStr(values=[{value},Constant(value=" it's")])"""
+    function = f"FunctionDef(name='f',args={argument},body=[Return(value={string})])"
+    assert fingerprint._text(tree) == f"Module(body=[{function}])"
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def _book(options: argparse.Namespace) -> int:
 
 
 def _no_book() -> int:
-    print("there is no book yet: it needs the study main of a profile, as from make reproduce")
+    print("there is no book yet: it needs the study main of a profile like embedded, as from make reproduce")
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 
@@ -59,7 +60,17 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 @cache
 def _code(module: str) -> str:
-    return hashlib.sha256(ast.unparse(_tree(module)).encode()).hexdigest()
+    return hashlib.sha256(_text(_tree(module)).encode()).hexdigest()
+
+
+def _text(part: Any) -> str:
+    """A syntax tree as text; what `ast.unparse` and `ast.dump` write depends on the version of Python."""
+    if isinstance(part, list):
+        return f"[{','.join(map(_text, part))}]"
+    if not isinstance(part, ast.AST):
+        return repr(part)
+    fields = (f"{name}={_text(value)}" for name, value in ast.iter_fields(part) if value not in (None, []))
+    return f"{type(part).__name__}({','.join(fields)})"
 
 
 @cache

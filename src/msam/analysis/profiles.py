@@ -7,9 +7,9 @@ from pathlib import Path
 ORDER = ("embedded", "compact", "paper")
 """Profiles in the order of their evidence; others follow by name."""
 
-BESIDE = ("recipes", "scaling", "benchmarks", "rate")
-"""Folders of a root beside the profiles: recipes of a dataset, numbers of modalities; step costs; the rate of
-convergence."""
+BESIDE = ("resnet", "recipes", "scaling", "benchmarks", "rate")
+"""Folders of a root beside the profiles: the paper's networks, recipes of a dataset, numbers of modalities;
+step costs; the rate of convergence."""
 
 APART = ("local", *BESIDE)
 """Folders of a root that are no profile of these pages; local is a root itself, the reader's own run."""
