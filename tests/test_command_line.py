@@ -364,7 +364,10 @@ def test_a_run_of_another_study_than_main_makes_no_book_and_says_so(here, outsid
     arguments = ("--profile", "mine.yaml", "--study", "other", "--results", "out")
     code, output, errors = said(capsys, "reproduce", *arguments)
     assert (code, errors) == (0, [])
-    assert output[-1] == "there is no book yet: it needs the study main of a profile like embedded, as from make reproduce"
+    assert (
+        output[-1]
+        == "there is no book yet: it needs the study main of a profile like embedded, as from make reproduce"
+    )
 
 
 def test_the_profile_may_be_a_relative_path(here, outside, capsys, monkeypatch, toy):
