@@ -4,6 +4,7 @@ PROFILE ?= embedded
 STUDY ?= main
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 EXECUTOR ?= local
+DEVICE ?= cpu
 NB ?= train
 ARGS ?=
 
@@ -72,8 +73,8 @@ torture: $(READY) ## Kill a tiny `make reproduce` 20 times and see that nothing 
 lint: $(READY) ## Check style and types
 	@ruff check . && ruff format --check . && mypy
 
-benchmark: $(READY) ## Measure what steps cost relative to SAM and to other SAMs, and seeds trained together (half an hour)
-	@for name in step_cost modalities peers stacked; do python benchmarks/$$name.py || exit 1; done
+benchmark: $(READY) ## Measure steps beside SAM and other SAMs, and seeds trained together: half an hour; DEVICE=cuda on a GPU
+	@for name in step_cost modalities peers stacked; do python benchmarks/$$name.py --device $(DEVICE) || exit 1; done
 
 rate: $(READY) ## Measure the rate of convergence where the gradient is known
 	@msam rate
