@@ -41,6 +41,7 @@ TRAINING = ("nbclient", "papermill", "msam.cells", "msam.cli", "msam.notebooks",
 
 ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "OPENBLAS_NUM_THREADS": "1",  # a fork has none of its parent's threads
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or the debugger, which nobody uses, prints a warning
 }
 

@@ -72,7 +72,7 @@ def per_seed(rows: pd.DataFrame, value: str = "value", by: str | list[str] = CEL
 
 def is_unimodal(name: pd.Series) -> pd.Series:
     """Which method names are single-modality networks."""
-    return name.astype(str).str.startswith("unimodal")
+    return name.isin([one for one in name.unique() if str(one).startswith("unimodal")])
 
 
 def _gaps(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
