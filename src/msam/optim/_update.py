@@ -89,7 +89,7 @@ def interpolate(
     Args:
         clean: gradients at w.
         perturbed: gradients at w + eps.
-        share: a number, or a 0-dim tensor on the gradients' device, which the host then does not read.
+        share: a number, or a 0-dim tensor, which the host does not read if it lies where the gradients do.
         consume: `perturbed` may be overwritten.
     """
     whole = [(g, h) for g, h in zip(clean, perturbed, strict=True) if g is not None and h is not None]
@@ -98,7 +98,7 @@ def interpolate(
         before, after = map(list, zip(*whole, strict=True))
         if isinstance(share, float):
             return list(torch._foreach_lerp(before, after, share))
-        share = share.to(before[0].dtype)
+        share = share.to(before[0].device, before[0].dtype)
         mixed = torch._foreach_mul(before, 1 - share)
         if consume:
             torch._foreach_mul_(after, share)
