@@ -190,7 +190,7 @@ def test_m_sam_holds_at_most_one_copy_of_the_gradients_more_than_sam(step_cost, 
     batch = step_cost.batch_of(dict.fromkeys("ab", step_cost.SHAPE))
     made = step_cost.trainers("late", batch, "paper", peers.CASES)
     held = {name: peers.memory(method, batch) for name, method in made.items()}
-    assert held["joint"] + 0.8 < held["sam"] < held["sam (two calls)"] + 0.1
+    assert held["joint"] + 0.89 < held["sam"] < held["sam (two calls)"] + 0.1
     assert held["sam"] < held["msam"] < held["sam"] + 1.1
 
 

@@ -235,7 +235,8 @@ def test_wrappers_are_looked_through():
     for wrapped in (nn.DataParallel(model), torch.compile(model), torch.compile(nn.DataParallel(model))):
         evaluator = CoalitionEvaluator(wrapped)
         assert evaluator.model is model
-        assert_same(evaluator.logits(image, audio), expected, rtol=1e-5, atol=1e-6)
+        slack = {"rtol": 0, "atol": 0} if device == "cpu" else {}  # compiled for a GPU, sums are rounded anew
+        assert_same(evaluator.logits(image, audio), expected, **slack)
 
 
 @pytest.mark.filterwarnings("ignore")

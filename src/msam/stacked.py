@@ -124,13 +124,10 @@ def _batches(trains: Sequence[Split], size: int, orders: Sequence[torch.Generato
     """What `msam.training.batches` gives every seed: inputs S x B x ..., labels S x B."""
     labels = torch.stack([train.labels for train in trains])
     examples = labels.shape[1]
-    device, draws = labels.device, [torch.randperm(examples, generator=order) for order in orders]
-    drawn = torch.stack(draws)
-    for index, own in zip(drawn.split(size, 1), drawn.to(device).split(size, 1), strict=True):
+    drawn = torch.stack([torch.randperm(examples, generator=order) for order in orders])
+    for index, own in zip(drawn.split(size, 1), drawn.to(labels.device).split(size, 1), strict=True):
         if index.shape[1] == min(size, examples):
-            chosen = {m: x[own if x.device == device else index] for m, x in trains[0].inputs.items()}
-            inputs = {m: training.sent(x, device) for m, x in chosen.items()}
-            yield Split(inputs, labels.gather(1, own))
+            yield Split(training.rows_of(trains[0].inputs, index, own), labels.gather(1, own))
 
 
 class _Network(nn.Module):

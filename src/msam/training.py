@@ -34,12 +34,23 @@ def batches(split: Split, size: int, order: torch.Generator) -> Iterator[Split]:
 
     Labels come in one dimension, those of the segments of a video one after the other, as the logits do.
     """
-    device, drawn = split.labels.device, torch.randperm(len(split), generator=order)
-    there = drawn.to(device)  # once: every copy from here to a GPU waits for it
+    drawn = torch.randperm(len(split), generator=order)
+    there = drawn.to(split.labels.device)  # once: every copy from here to a GPU waits for it
     for index, own in zip(drawn.split(size), there.split(size), strict=True):
         if len(index) == min(size, len(split)):
-            chosen = {m: x[own if x.device == device else index] for m, x in split.inputs.items()}
-            yield Split({m: sent(x, device) for m, x in chosen.items()}, split.labels[own].flatten())
+            yield Split(rows_of(split.inputs, index, own), split.labels[own].flatten())
+
+
+def rows_of(inputs: Mapping[str, Tensor], index: Tensor, own: Tensor) -> dict[str, Tensor]:
+    """Rows of every input on the device to train on.
+
+    Args:
+        inputs: modality -> tensor, there or in the host's memory.
+        index: numbers of the rows, in the host's memory.
+        own: the same, on the device to train on.
+    """
+    chosen = {m: x[own if x.device == own.device else index] for m, x in inputs.items()}
+    return {m: sent(x, own.device) for m, x in chosen.items()}
 
 
 def with_label_noise(split: Split, fraction: float, classes: int, seed: int) -> Split:

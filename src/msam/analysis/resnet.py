@@ -14,7 +14,7 @@ from msam.analysis.metrics import by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, modalities, record_json
-from msam.analysis.statistics import equivalent, paired_difference, spread
+from msam.analysis.statistics import Interval, equivalent, paired_difference, spread
 from msam.analysis.table import DASH, Block, Table, number, percent
 
 PROFILE, DATASET, FUSION = "resnet", "av_mnist", "late"
@@ -54,7 +54,7 @@ def difference_table(study: Study) -> Table:
     """Paired differences between the methods, for every output; and whether they lie within the margin."""
     rows, data = [], []
     for first, second in PAIRS:
-        row = {"comparison": f"{label(first)} minus {label(second)}"}
+        row: dict[str, Any] = {"comparison": f"{label(first)} minus {label(second)}"}
         for output in [*modalities(study, DATASET), "fused"]:
             points, equal = _compare(study, first, second, output)
             row[f"{output} (points)"] = number(points, 2, signed=True)
@@ -88,7 +88,7 @@ def answer(study: Study) -> str:
     )
 
 
-def _compare(study: Study, first: str, second: str, output: str = "fused") -> tuple[Any, float | None]:
+def _compare(study: Study, first: str, second: str, output: str = "fused") -> tuple[Interval, float | None]:
     """The difference in points, and the p value of equivalence where there is an interval."""
     values, empty = by_seed(study.frames.runs, output), pd.Series(dtype=float)
     one, two = (values.get((DATASET, FUSION, name), empty) for name in (first, second))
