@@ -73,7 +73,8 @@ def coalition_logits(
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Fraction of the batch that is right: the paper's words (Appendix B)."""
-    return (logits.argmax(-1) == labels).float().mean(-1)
+    right = logits.argmax(-1) == labels
+    return right.to(torch.promote_types(logits.dtype, torch.float32)).mean(-1)
 
 
 def probability(logits: Tensor, labels: Tensor) -> Tensor:
