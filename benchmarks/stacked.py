@@ -16,7 +16,6 @@ Columns of the table and of the rows of the JSON file:
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import sys
@@ -28,7 +27,7 @@ import step_cost
 import torch
 
 from msam import studies
-from msam.cells import device_name, override, placed
+from msam.cells import override, placed
 from msam.datasets import Dataset, load
 from msam.records import write
 from msam.stacked import train_seeds
@@ -98,13 +97,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Cost of an epoch of several seeds, stacked and alone.")
-    parser.add_argument("--repeats", type=int, default=5, help="of every row (default: 5)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"JSON file (default: {OUTPUT})")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    options = parser.parse_args(arguments)
+    options = step_cost.parse(arguments, "Cost of an epoch of several seeds, stacked and alone.", 5, OUTPUT)
     torch.set_num_threads(1)
-    device = torch.device(device_name(options.device, torch.cuda.is_available()))
+    device = torch.device(options.device)
     rows = [
         measure(dataset, method, seeds, options.repeats, device)
         for dataset in DATASETS

@@ -248,9 +248,11 @@ def parse(arguments: list[str] | None, text: str, repeats: int, output: Path) ->
     """The options that every benchmark of steps has, with these defaults."""
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument("--repeats", type=int, default=repeats, help=f"of every method (default: {repeats})")
-    parser.add_argument("--output", type=Path, default=output, help=f"JSON file (default: {output})")
+    gpu = output.parent / "cuda" / output.name
+    parser.add_argument("--output", type=Path, help=f"JSON file (default: {output}; of a GPU {gpu})")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     options = parser.parse_args(arguments)
+    options.output = options.output or (gpu if options.device.startswith("cuda") else output)
     if options.repeats < 1:
         parser.error(f"repeats must be at least 1, not {options.repeats}")
     return options

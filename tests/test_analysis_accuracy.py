@@ -253,3 +253,13 @@ def test_peers_have_their_range_over_the_networks_and_their_memory(tmp_path):
         "Relative to a step of this library's SAM, by network: SAM by two calls 1.00 to 1.10, "
         "M-SAM 1.04 to 1.14."
     )
+    assert cost.gpu_sentence(study) == ""
+    gpu = {"environment": {"device": "cuda: NVIDIA X"}, "rows": [r | {"ratio_to_sam": 1.5} for r in rows]}
+    write(path.parent / "cuda" / "peers.json", gpu)
+    assert cost.gpu_sentence(study) == (
+        "On a GPU (NVIDIA X): Relative to a step of this library's SAM, by network: M-SAM 1.50 to 1.50."
+    )
+    table = cost.peers_table(study, cost.GPU)
+    assert "memory" not in table.blocks[0].rows
+    assert table.footer.endswith("remake: `make benchmark DEVICE=cuda`.")
+    assert table.file == "cuda_peers"

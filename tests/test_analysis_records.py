@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from msam.analysis import levels, profiles, provenance
+from msam.analysis import cost, levels, profiles, provenance
 from msam.analysis.sources import evidence, modalities, read, record_json
 
 MODALITIES = {
@@ -213,6 +213,7 @@ def add_search(results: Path, dataset: str) -> None:
 def add_costs(root: Path) -> None:
     rows = [
         {
+            "net": "small",
             "fusion": fusion,
             "modalities": size,
             "method": method,
@@ -305,7 +306,7 @@ def test_an_absent_folder_is_an_empty_study(tmp_path):
     assert study.cells.empty
     assert study.frames.runs.empty
     assert study.searches == {}
-    assert study.costs is None
+    assert cost.cost_rows(study).empty
 
 
 @pytest.fixture(scope="module")

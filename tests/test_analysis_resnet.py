@@ -17,21 +17,28 @@ ACCURACY = {
 DESCRIPTION = {"level": "compact", "stands_for": "AV-MNIST", "modalities": {"image": {}, "audio": {}}}
 
 
+EARLY = {"sam": [0.60, 0.61, 0.60, 0.61, 0.60], "msam": [0.50, 0.52, 0.51, 0.50, 0.51]}
+ALONE = {"unimodal+image": [0.40, 0.41, 0.42, 0.43, 0.44]}
+
+
 @pytest.fixture
 def study(tmp_path):
     folder = tmp_path / "results" / "resnet"
-    for name, values in ACCURACY.items():
-        record = cell_record("av_digits", "late", name, seeds=5, epochs=2)
-        record["config"] |= {"profile": "resnet", "dataset": "av_mnist"}
-        for seed, value in zip(record["seeds"], values, strict=True):
-            seed["final"]["last"]["test"]["accuracy"] |= {"fused": value, "image": value / 2}
-        write(folder / "main" / "av_mnist" / "late" / f"{name}.json", record)
+    for fusion, accuracies in {"late": ACCURACY | ALONE, "early": EARLY}.items():
+        for name, values in accuracies.items():
+            record = cell_record("av_digits", fusion, name, seeds=5, epochs=2)
+            record["config"] |= {"profile": "resnet", "dataset": "av_mnist"}
+            for seed, value in zip(record["seeds"], values, strict=True):
+                seed["final"]["last"]["test"]["accuracy"] |= {"fused": value, "image": value / 2}
+            write(folder / "main" / "av_mnist" / fusion / f"{name}.json", record)
     write(folder / "data" / "av_mnist.json", DESCRIPTION | {"splits": {"train": {"size": 1234}}})
     return read(folder.parent, only=[resnet.PROFILE])
 
 
 def test_differences_are_those_by_hand(study):
-    found = resnet.difference_table(study).data.set_index(["first", "second", "output"])
+    data = resnet.difference_table(study).data.set_index(["fusion", "first", "second", "output"])
+    assert data.loc[("early", "msam", "sam", "fused"), "points"] == pytest.approx(-9.6)
+    found = data.loc["late"]
     assert found.loc[("sam", "joint", "fused"), "points"] == pytest.approx(10.8)
     assert found.loc[("sam", "joint", "image"), "points"] == pytest.approx(5.4)
     apart = 100 * np.subtract(ACCURACY["msam"], ACCURACY["sam"])
@@ -50,11 +57,14 @@ def test_a_method_that_was_not_run_has_dashes(study):
     assert rows["reading"].tolist() == [
         "is higher",
         "is higher",
+        "too few common seeds",
         "cannot be told apart",
         "too few common seeds",
     ]
     assert rows["p (equal)"].iloc[-1] == DASH
-    assert resnet.answer(study).endswith("share too few seeds.")
+    assert "mixture" not in resnet.answer(study)
+    rows = resnet.accuracy_table(study).blocks[0].rows.set_index("method")
+    assert rows.loc["AGM", ["image", "fused", "n", "tau"]].tolist() == ["missing", "missing", DASH, DASH]
 
 
 def test_the_papers_numbers_stand_beside_ours(study):
@@ -64,13 +74,20 @@ def test_the_papers_numbers_stand_beside_ours(study):
     assert rows.loc["M-SAM", "image, the paper"] == f"{theirs['video']:.2f}"
     assert rows.loc["M-SAM", "fused, the paper"] == f"{theirs['fused']:.2f}"
     assert rows.loc["SAM", "fused"].startswith("81.2 ± ")
+    alone = rows.loc["single modalities"]
+    assert [alone["fused"], alone["audio"], alone["n"]] == [DASH, "missing", "0 to 5"]
+    assert alone["image"].startswith("42.0 ± ")
+    assert [alone["image, the paper"], alone["fused, the paper"]] == ["65.14", DASH]
 
 
 def test_the_answer_says_what_was_trained(study):
     text = resnet.answer(study)
     assert text.startswith("With ResNet18 for each modality, 1,234 train images and 2 epochs")
     assert "SAM is higher than joint (+10.80 ± " in text
-    assert "M-SAM cannot be told apart from SAM (" in text
+    late, early = text.split(" With early fusion: ")
+    assert "M-SAM cannot be told apart from SAM (" in late
+    assert early.startswith("M-SAM is lower than SAM (-9.60 ± ")
+    assert early.endswith(" points).")
 
 
 def test_without_records_the_page_says_so(tmp_path):

@@ -77,6 +77,15 @@ def test_it_writes_a_row_for_every_method_and_network(step_cost, monkeypatch, tm
             assert row["ratio_to_joint" if name == "joint" else "ratio_to_sam"] == 1
 
 
+def test_a_gpu_has_records_of_its_own(step_cost):
+    def output(*arguments):
+        return step_cost.parse([*arguments], "", 1, Path("out/step_cost.json")).output
+
+    assert output() == output("--device", "cpu") == Path("out/step_cost.json")
+    assert output("--device", "cuda:1") == Path("out/cuda/step_cost.json")
+    assert output("--device", "cuda", "--output", "mine.json") == Path("mine.json")
+
+
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_passes_are_those_of_the_algorithms(step_cost, fusion, count):

@@ -21,8 +21,6 @@ LATE = CONFIG | {"fusion": "late", "epochs": 2, "label_noise": 0.2, "gradient_no
 LATE["optimizer"] = CONFIG["optimizer"] | {"milestones": [0.5]}
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-THIRDS = {"shares": 1e-6, "dominant_share": 1e-6}
-"""Tolerances of float32 shares of three modalities, whose Shapley weights are rounded."""
 
 
 @pytest.fixture(params=TOLERANCE, ids=str)
@@ -85,12 +83,10 @@ def close(found, expected, tolerance, where=""):
     assert type(found) is type(expected), where
     if isinstance(expected, dict):
         assert list(found) == list(expected), where
-        thirds = len(expected.get("dominance", ())) > 2
-        if thirds:
+        if len(expected.get("dominance", ())) > 2:
             found, expected = without_ties(found), without_ties(expected)
         for key in expected:
-            slack = THIRDS.get(key, 0) if thirds else 0
-            close(found[key], expected[key], max(tolerance, slack), f"{where}/{key}")
+            close(found[key], expected[key], tolerance, f"{where}/{key}")
     elif isinstance(expected, list):
         assert len(found) == len(expected), where
         for i, pair in enumerate(zip(found, expected, strict=True)):

@@ -327,7 +327,7 @@ def publish(results: Path, published: Path, profile: str) -> int:
         raise PipelineError(f"there is nothing to publish in {source}")
     files = [
         path
-        for path in sorted([*source.rglob("[!.]*"), *(results / "benchmarks").glob("*.json")])
+        for path in sorted([*source.rglob("[!.]*"), *(results / "benchmarks").rglob("*.json")])
         if path.suffix in (".json", ".ipynb") and records.is_record(path)
     ]
     for path in files:

@@ -25,8 +25,10 @@ COLUMNS = {
 }
 
 
-PEERS = "peers"
-STACKED = "stacked"
+STEPS, PEERS, STACKED = "step_cost", "peers", "stacked"
+CPU, GPU = "", "cuda/"
+"""Folder of a benchmark's record, in `benchmarks`."""
+
 STACKED_COLUMNS = {
     "dataset": "dataset",
     "method": "method",
@@ -39,40 +41,33 @@ STACKED_COLUMNS = {
 TIMED = "ratios are medians over repeats of the two side by side. Evidence level: own timing."
 
 
-def cost_table(study: Study) -> Table:
+def cost_table(study: Study, where: str = CPU) -> Table:
     """Time of a step relative to SAM's and to joint training's, its milliseconds, and its passes."""
-    data = _in_order(cost_rows(study))
     note = f"Same network and batch in one process; {TIMED}"
-    return _table("Cost of one step", data, COLUMNS, note, cost_footer(study), "step_cost")
+    return _table(study, where + STEPS, "Cost of one step", COLUMNS, note)
 
 
-def peers_table(study: Study) -> Table:
-    """The library's optimizers beside other SAMs: as `cost_table`, and the memory of a step."""
-    record = benchmark(study.root, PEERS)
-    data = _in_order(pd.DataFrame(record["rows"] if record else []))
-    note = (
-        f"SAM and M-SAM as their defaults are, with the check of every step; {TIMED} Memory: most that a "
-        "step holds at a time, in sizes of the network's parameters."
-    )
-    columns = COLUMNS | {"memory": "memory"}
-    return _table("Beside other SAMs", data, columns, note, benchmark_footer(record, PEERS), PEERS)
+def peers_table(study: Study, where: str = CPU) -> Table:
+    """The library's optimizers beside other SAMs: as `cost_table`, and on the CPU the memory of a step."""
+    note = f"SAM and M-SAM as their defaults are, with the check of every step; {TIMED}"
+    columns = dict(COLUMNS)
+    if where == CPU:
+        note += " Memory: most that a step holds at a time, in sizes of the network's parameters."
+        columns["memory"] = "memory"
+    return _table(study, where + PEERS, "Beside other SAMs", columns, note)
 
 
-def stacked_table(study: Study) -> Table:
+def stacked_table(study: Study, where: str = CPU) -> Table:
     """Seconds of an epoch of several seeds, trained together and one after the other."""
-    record = benchmark(study.root, STACKED)
-    data = pd.DataFrame(record["rows"] if record else [])
     note = f"One epoch of all seeds with late fusion, its evaluation included; {TIMED}"
-    footer = benchmark_footer(record, STACKED)
-    return _table("Seeds trained together", data, STACKED_COLUMNS, note, footer, STACKED)
+    return _table(study, where + STACKED, "Seeds trained together", STACKED_COLUMNS, note)
 
 
-def peers_sentence(study: Study) -> str:
+def peers_sentence(study: Study, where: str = CPU) -> str:
     """What other SAMs cost relative to the library's, and its M-SAM, smallest and largest ratio of all."""
-    record = benchmark(study.root, PEERS)
-    if not record:
+    rows = cost_rows(study, where + PEERS)
+    if rows.empty:
         return "The library has not been timed beside other SAMs."
-    rows = pd.DataFrame(record["rows"])
     ratios = rows.groupby("method")["ratio_to_sam"].agg(["min", "max"])
     parts = [
         f"{label(name)} {ratios.at[name, 'min']:.2f} to {ratios.at[name, 'max']:.2f}"
@@ -82,13 +77,22 @@ def peers_sentence(study: Study) -> str:
     return f"Relative to a step of this library's SAM, by network: {', '.join(parts)}."
 
 
-def _table(
-    title: str, data: pd.DataFrame, columns: dict[str, str], note: str, footer: str, file: str
-) -> Table:
+def gpu_sentence(study: Study) -> str:
+    """As `peers_sentence` for a GPU, with its name; nothing where none was measured."""
+    record = benchmark(study.root, GPU + PEERS)
+    if not record:
+        return ""
+    device = record["environment"]["device"].removeprefix("cuda: ")
+    return f"On a GPU ({device}): {peers_sentence(study, GPU)}"
+
+
+def _table(study: Study, name: str, title: str, columns: dict[str, str], note: str) -> Table:
+    data = cost_rows(study, name)
     rows = [
         {head: _text(key, row.get(key)) for key, head in columns.items()} for row in data.to_dict("records")
     ]
-    return Table(title, (Block(pd.DataFrame(rows)),), data, note, footer, file=file)
+    footer = cost_footer(study, name)
+    return Table(title, (Block(pd.DataFrame(rows)),), data, note, footer, file=name.replace("/", "_"))
 
 
 def cost_sentence(study: Study) -> str:
@@ -106,15 +110,20 @@ def cost_sentence(study: Study) -> str:
     return f"With {fewest} modalities {'; '.join(parts) or 'no M-SAM step was timed'}."
 
 
-def cost_rows(study: Study) -> pd.DataFrame:
-    """The rows of the benchmark; those of an older one are of its only network, `small`."""
-    rows = pd.DataFrame(study.costs["rows"] if study.costs else [])
-    return rows if rows.empty or "net" in rows else rows.assign(net="small")
+def cost_rows(study: Study, name: str = STEPS) -> pd.DataFrame:
+    """The rows of a benchmark by network, fusion and number of modalities as recorded, methods in order."""
+    record = benchmark(study.root, name)
+    rows = pd.DataFrame(record["rows"] if record else [])
+    if rows.empty or "net" not in rows:
+        return rows
+    names = in_order(rows["method"])
+    blocks = rows.groupby(["net", "fusion", "modalities"], sort=False)
+    return pd.concat([block.sort_values("method", key=lambda m: m.map(names.index)) for _, block in blocks])
 
 
-def cost_footer(study: Study) -> str:
-    """Where the costs come from."""
-    return benchmark_footer(study.costs, "step_cost")
+def cost_footer(study: Study, name: str = STEPS) -> str:
+    """Where the numbers of a benchmark come from."""
+    return benchmark_footer(benchmark(study.root, name), name)
 
 
 def benchmark_footer(record: dict[str, Any] | None, name: str) -> str:
@@ -128,16 +137,8 @@ def benchmark_footer(record: dict[str, Any] | None, name: str) -> str:
     device = about.get("device") and f"{about['device']}, {about.get('clock', 'time')}"
     repeats = about.get("repeats") and f"{about['repeats']} repeats"
     known = "; ".join(text for text in (commit, device, repeats) if text)
-    return f"Made from benchmarks/{name}.json; {known}; remake: `make benchmark`."
-
-
-def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows by network, fusion and number of modalities as recorded, methods in reading order."""
-    if rows.empty:
-        return rows
-    names = in_order(rows["method"])
-    blocks = rows.groupby(["net", "fusion", "modalities"], sort=False)
-    return pd.concat([block.sort_values("method", key=lambda m: m.map(names.index)) for _, block in blocks])
+    remake = f"make benchmark{' DEVICE=cuda' if name.startswith(GPU) else ''}"
+    return f"Made from benchmarks/{name}.json; {known}; remake: `{remake}`."
 
 
 def _both(rows: pd.DataFrame, method: str, count: int) -> str:

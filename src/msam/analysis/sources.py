@@ -1,4 +1,4 @@
-"""Reads everything a page is made from: records, data descriptions, the searches, the step costs."""
+"""Reads everything a page is made from: records, data descriptions, the searches, the benchmarks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class Study:
         frames: tidy frames of `msam.records.load`, of all profiles; paths are those under `root`.
         descriptions: dataset -> data description record.
         searches: profile -> its hyper-parameter search, where there was one.
-        costs: the measured step costs ("rows" and "environment"), None where there are none.
     """
 
     root: Path
@@ -47,7 +46,6 @@ class Study:
     frames: Frames
     descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
-    costs: dict[str, Any] | None = None
 
     @cached_property
     def levels(self) -> dict[str, str]:
@@ -95,7 +93,7 @@ class Study:
 
 
 def read(results: str | Path, study: str = "main", only: Iterable[str] | None = None) -> Study:
-    """Read the records, descriptions, searches and costs under `results`; what is absent stays empty.
+    """Read the records, descriptions and searches under `results`; what is absent stays empty.
 
     Args:
         results: the folder of the profiles.
@@ -136,7 +134,6 @@ def _read(root: Path, study: str, only: tuple[str, ...] | None, _stamp: tuple[in
         frames=_joined(parts),
         descriptions=descriptions,
         searches=searches,
-        costs=benchmark(root, "step_cost"),
     )
 
 
