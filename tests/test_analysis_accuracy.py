@@ -263,3 +263,11 @@ def test_peers_have_their_range_over_the_networks_and_their_memory(tmp_path):
     assert "memory" not in table.blocks[0].rows
     assert table.footer.endswith("remake: `make benchmark DEVICE=cuda`.")
     assert table.file == "cuda_peers"
+    assert cost.gpu_table(study).blocks[0].rows.empty
+    write(
+        path.parent / "cuda" / "step_cost.json",
+        costs | {"rows": [*costs["rows"], rows[0] | {"net": "paper"}]},
+    )
+    wide = cost.gpu_table(study).blocks[0].rows.set_index(("", "method"))
+    assert wide.loc["M-SAM", ("small, early fusion", "M = 3")] == "1.14"
+    assert wide["paper, late fusion", "M = 2"].tolist() == ["0.50", DASH, DASH, DASH]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from msam.analysis.names import in_order, label
 from msam.analysis.sources import Study, benchmark
-from msam.analysis.table import DASH, Block, Table
+from msam.analysis.table import DASH, Block, Table, grouped
 
 COLUMNS = {
     "net": "network",
@@ -41,10 +41,26 @@ STACKED_COLUMNS = {
 TIMED = "ratios are medians over repeats of the two side by side. Evidence level: own timing."
 
 
-def cost_table(study: Study, where: str = CPU) -> Table:
+def cost_table(study: Study) -> Table:
     """Time of a step relative to SAM's and to joint training's, its milliseconds, and its passes."""
     note = f"Same network and batch in one process; {TIMED}"
-    return _table(study, where + STEPS, "Cost of one step", COLUMNS, note)
+    return _table(study, STEPS, "Cost of one step", COLUMNS, note)
+
+
+def gpu_table(study: Study) -> Table:
+    """Time of a step relative to SAM's on a GPU: methods down, networks across."""
+    data = cost_rows(study, GPU + STEPS)
+    rows: dict[str, dict[tuple[str, str], str]] = {}
+    for (net, fusion), part in data.groupby(["net", "fusion"], sort=False) if len(data) else ():
+        for row in part.itertuples():
+            line = rows.setdefault(row.method, {("", "method"): label(row.method)})
+            line[f"{net}, {fusion} fusion", f"M = {row.modalities}"] = f"{row.ratio_to_sam:.2f}"
+    block = Block(grouped([rows[name] for name in in_order(rows)]).fillna(DASH))
+    note = (
+        f"Time of a step relative to SAM's, with M modalities. Same network and batch in one process; {TIMED}"
+    )
+    footer = cost_footer(study, GPU + STEPS)
+    return Table("Cost of one step on a GPU", (block,), data, note, footer, file="cuda_step_cost")
 
 
 def peers_table(study: Study, where: str = CPU) -> Table:
