@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -298,6 +299,19 @@ def test_expected_times_are_those_of_earlier_runs(story, tmp_path):
     assert job.seconds == pytest.approx(pipeline.START + 5 * 3.0 * 2)  # mean of a seed, twice the epochs
     (job,) = pipeline.plan([cell], 5, tmp_path / "mine", tmp_path / "absent")
     assert job.seconds is None
+
+
+def test_what_is_left_takes_as_much_longer_than_planned_as_the_rest_did():
+    jobs = [pipeline.Job(None, "", seconds) for seconds in (30.0, 20.0, 50.0, None, 50.0)]
+    left = partial(pipeline.seconds_left, jobs, workers=2)
+    assert left([], 99) == 0
+    assert left(jobs[1:], 15) == pytest.approx(157.5 / 2)  # as planned; an unknown one takes the mean, 37.5
+    slow = (4 * 137.5 + 18.75) / (137.5 + 18.75)
+    assert left(jobs[4:], 275) == pytest.approx(slow * 25)  # nearly four times as slow
+    many = [pipeline.Job(None, "", 1.0)] * 100
+    assert pipeline.seconds_left(many, many[1:], 20, 2) < 240  # one slow start out of a hundred
+    unknown = [pipeline.Job(None, "", None)] * 4
+    assert pipeline.seconds_left(unknown, unknown[1:], 10, 2) == 30
 
 
 def test_total_and_clock():

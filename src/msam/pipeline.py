@@ -175,6 +175,20 @@ def data_outlook(jobs: Sequence[Job]) -> list[str]:
     return [line for name, chosen in options.items() if (line := outlook(name, chosen))]
 
 
+def seconds_left(jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, workers: int) -> float:
+    """Expected duration of what is left: that of the plan, corrected by how long the rest took.
+
+    At first the plan counts more, as a tenth of its work done in its time would: the first jobs wait for data
+    sets to be made, and those that are running have not ended.
+    """
+    known = [job.seconds for job in jobs if job.seconds is not None]
+    mean = sum(known) / len(known) if known else 1.0
+    whole, left = (sum(mean if j.seconds is None else j.seconds for j in part) for part in (jobs, todo))
+    trusted = whole / 10 if known else 0.0
+    slowness = (elapsed * workers + trusted) / (whole - left + trusted)
+    return slowness * left / workers
+
+
 def total_seconds(jobs: Sequence[Job]) -> float | None:
     """Expected duration of the jobs one after the other; those without one take the mean."""
     known = [job.seconds for job in jobs if job.seconds is not None]
@@ -251,7 +265,7 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
             _snakemake(jobs, run), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, pass_fds=[lock]
         )
         try:
-            _watch(jobs, run.results, process, started)
+            _watch(jobs, run, process, started)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -284,15 +298,21 @@ def _snakemake(jobs: Sequence[Job], run: Run) -> list[str]:
     ]
 
 
-def _watch(jobs: Sequence[Job], results: Path, process: subprocess.Popen, started: float) -> None:
+def _watch(jobs: Sequence[Job], run: Run, process: subprocess.Popen, started: float) -> None:
     """Print a line whenever a job has ended, until the process has."""
     todo = list(jobs)
     running = True
     while running:
         running = process.poll() is None
-        for job in [j for j in todo if _ended(j.cell, results)]:
+        for job in [j for j in todo if _ended(j.cell, run.results)]:
             todo.remove(job)
-            _report(job, jobs, todo, time.monotonic() - started, results)
+            elapsed = time.monotonic() - started
+            count = f"[{len(jobs) - len(todo):{len(str(len(jobs)))}}/{len(jobs)}]"
+            state = "done" if job.cell.path(run.results).is_file() else "FAILED"
+            to_go = clock(seconds_left(jobs, todo, elapsed, run.workers))
+            print(
+                f"{count} {job.cell.title:<36} {state:<7} {clock(elapsed)} passed, {to_go} to go", flush=True
+            )
         time.sleep(0.3 if running else 0)
 
 
@@ -304,16 +324,6 @@ def _description(cell: Cell, results: Path) -> Path:
 def _ended(cell: Cell, results: Path) -> bool:
     path = cell.path(results)
     return path.is_file() or runner.failed(path).is_file()
-
-
-def _report(job: Job, jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, results: Path) -> None:
-    known = [j.seconds for j in jobs if j.seconds is not None]
-    unknown = sum(known) / len(known) if known else 1.0
-    left, every = (sum(unknown if j.seconds is None else j.seconds for j in group) for group in (todo, jobs))
-    count = f"[{len(jobs) - len(todo):{len(str(len(jobs)))}}/{len(jobs)}]"
-    state = "done" if job.cell.path(results).is_file() else "FAILED"
-    to_go = clock(elapsed * left / (every - left))
-    print(f"{count} {job.cell.title:<36} {state:<7} {clock(elapsed)} passed, {to_go} to go", flush=True)
 
 
 def publish(results: Path, published: Path, profile: str) -> int:
