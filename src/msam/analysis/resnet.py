@@ -11,7 +11,7 @@ from msam.analysis.accuracy import SINGLE, Line, accuracy_data, interval, seeds_
 from msam.analysis.claims import MARGIN
 from msam.analysis.findings import VERDICTS, verdict
 from msam.analysis.metrics import by_seed
-from msam.analysis.names import label, stem
+from msam.analysis.names import joined, label, stem
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, modalities, record_json
 from msam.analysis.statistics import Interval, equivalent, paired_difference, spread
@@ -60,11 +60,8 @@ def answer(study: Study) -> str:
         return NO_RECORDS
     train = study.descriptions[DATASET]["splits"]["train"]["size"]
     about = f"With ResNet18 for each modality, {train:,} train images and {config['epochs']} epochs"
-    parts = []
-    for fusion in FUSIONS:
-        texts = (_text(study, fusion, first, second) for first, second in PAIRS)
-        parts.append(f"{fusion} fusion: {'; '.join(filter(None, texts)) or 'nothing to compare yet'}.")
-    return f"{about}, in fused test accuracy, with {' With '.join(parts)}"
+    clauses = [clause for first, second in PAIRS for clause in _clauses(study, first, second)]
+    return f"{about}, in fused test accuracy: {'; '.join(clauses) or 'nothing can be compared yet'}."
 
 
 def _accuracies(study: Study, fusion: str) -> pd.DataFrame:
@@ -115,13 +112,15 @@ def _compare(
     return points, equivalent((one - two).dropna(), MARGIN) if points.exists else None
 
 
-def _text(study: Study, fusion: str, first: str, second: str) -> str:
-    """How two methods differ; nothing where they share too few seeds."""
-    points, _ = _compare(study, fusion, first, second)
+def _clauses(study: Study, first: str, second: str) -> list[str]:
+    """How two methods differ, one clause for all fusions where it is the same; none without numbers."""
     reading = {"higher": "is higher than", "lower": "is lower than", "apart": "cannot be told apart from"}
-    words = reading.get(verdict(points))
-    difference = f"({number(points, 2, signed=True)} points)"
-    return f"{label(first)} {words} {label(second)} {difference}" if words else ""
+    places: dict[str, list[str]] = {}
+    for fusion in FUSIONS:
+        points, _ = _compare(study, fusion, first, second)
+        if words := reading.get(verdict(points)):
+            places.setdefault(words, []).append(f"{fusion} fusion ({number(points, 2, signed=True)} points)")
+    return [f"{label(first)} {words} {label(second)} with {joined(p)}" for words, p in places.items()]
 
 
 def _reported(fusion: str) -> dict[tuple[str, str], str]:
