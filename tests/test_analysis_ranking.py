@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from test_analysis_records import cell_record, write
 
-from msam.analysis import aggregate, budget, figures, paper, ranking
+from msam.analysis import aggregate, budget, figures, paper, ranking, ranking_table
 from msam.analysis.names import SHOWN, STYLES, in_order, label, shown, style
 from msam.analysis.sources import read
 
@@ -164,7 +164,7 @@ def test_mean_ranks_by_hand(two_cells):
 
 
 def test_methods_that_lack_cells_stand_apart(two_cells):
-    complete, rest = ranking.ranking_table(two_cells).blocks
+    complete, rest = ranking_table.ranking_table(two_cells).blocks
     assert set(complete.rows["", "method"]) == {"joint", "SAM", "M-SAM"}
     assert rest.heading == "Not in all cells"
     assert list(rest.rows["", "method"]) == ["OGM-GE"]
@@ -245,7 +245,7 @@ def test_cells_weigh_alike_in_the_interquartile_mean_whatever_their_seeds(two_le
 
 
 def test_tables_show_all_levels_together_and_each_apart(two_levels):
-    complete, rest = ranking.ranking_table(two_levels).blocks
+    complete, rest = ranking_table.ranking_table(two_levels).blocks
     together, *apart = dict.fromkeys(complete.rows.columns.get_level_values(0)[1:])
     assert (together, apart) == ("all: embedded, compact", ["embedded", "compact"])
     rows = complete.rows.set_index(("", "method"))
@@ -254,13 +254,13 @@ def test_tables_show_all_levels_together_and_each_apart(two_levels):
     assert [rows.loc["SAM", (head, "cells")] for head in (together, *apart)] == [3, 2, 1]
     alone = rest.rows.iloc[0]
     assert alone["compact", "mean rank"] == alone["compact", "n"] == "\N{EN DASH}"  # OGM-GE
-    table = ranking.against_table(two_levels).blocks[0].rows
+    table = ranking_table.against_table(two_levels).blocks[0].rows
     assert ("embedded", "difference (points)") in table
     assert ("embedded", "higher") not in table
-    text = ranking.rank_sentence(two_levels)
+    text = ranking_table.rank_sentence(two_levels)
     assert text.startswith("Among the 3 methods in all cells (3), SAM has the best mean rank")
     assert "Among the 3 methods in all cells at the level compact (1), SAM has" in text
-    assert "; at the level embedded it is" in ranking.against_sentence(two_levels)
+    assert "; at the level embedded it is" in ranking_table.against_sentence(two_levels)
 
 
 def test_a_budget_table_names_the_levels_it_has(two_levels, tmp_path):
@@ -269,25 +269,25 @@ def test_a_budget_table_names_the_levels_it_has(two_levels, tmp_path):
 
 
 def test_sentences_say_who_is_where(two_cells):
-    assert ranking.rank_sentence(two_cells).startswith(
+    assert ranking_table.rank_sentence(two_cells).startswith(
         "Among the 3 methods in all cells (2), SAM has the best mean rank, 2.0"
     )
-    text = ranking.against_sentence(two_cells)
+    text = ranking_table.against_sentence(two_cells)
     assert "is higher than" in text
     assert "of 3 methods, lower than 1 (OGM-GE)" in text
 
 
 def test_methods_before_it_are_counted(two_cells):
-    assert ranking.rank_sentence(two_cells).endswith("with 1 method before it.")
-    assert "before" not in ranking.rank_sentence(two_cells, "sam")
+    assert ranking_table.rank_sentence(two_cells).endswith("with 1 method before it.")
+    assert "before" not in ranking_table.rank_sentence(two_cells, "sam")
 
 
 def test_cells_without_numbers_are_dashes(two_cells):
-    rows = ranking.cells_table(two_cells).blocks[0].rows.set_index(("", "method"))
+    rows = ranking_table.cells_table(two_cells).blocks[0].rows.set_index(("", "method"))
     column = ("controlled: made", "early")
     assert rows.loc["OGM-GE", column] == "\N{EN DASH}"
     assert rows.loc["joint", column].startswith("+0.67 ± ")
-    strong = {(rows.index[i], column) for i, column in ranking.cells_table(two_cells).blocks[0].strong}
+    strong = {(rows.index[i], column) for i, column in ranking_table.cells_table(two_cells).blocks[0].strong}
     assert ("OGM-GE", ("av_digits: made", "late")) in strong
     assert ("SAM", column) not in strong
 
@@ -297,8 +297,8 @@ def test_one_seed_gives_numbers_without_intervals(tmp_path):
     found = ranking.ranking(study)
     assert found["rank"].map(lambda rank: np.isfinite(rank.mean) and not rank.exists).all()
     assert not ranking.against(study)["difference"].map(lambda value: value.exists).any()
-    assert "3 share too few seeds" in ranking.against_sentence(study)
-    shown = ranking.cells_table(study).blocks[0].rows.set_index(("", "method"))
+    assert "3 share too few seeds" in ranking_table.against_sentence(study)
+    shown = ranking_table.cells_table(study).blocks[0].rows.set_index(("", "method"))
     assert shown.loc["SAM", ("av_digits: made", "late")] == "+10.00 (n = 1)"
 
 
@@ -309,8 +309,8 @@ def test_without_joint_or_msam_the_rest_stands(tmp_path):
     assert found.loc["sam", "rank"].mean == 1
     assert np.isnan(found.loc["sam", "score"].mean)
     assert ranking.against(study).empty
-    assert "M-SAM has no runs in some of them" in ranking.rank_sentence(study)
-    assert ranking.against_sentence(study) == "There are no records of M-SAM beside another method yet."
+    assert "M-SAM has no runs in some of them" in ranking_table.rank_sentence(study)
+    assert ranking_table.against_sentence(study) == "There are no records of M-SAM beside another method yet."
     for draw in (figures.rank_points, figures.against_points, figures.profile_curves):
         assert "<svg" in draw(study).svg
 

@@ -9,7 +9,8 @@ from msam.analysis.findings import VERDICTS, verdict
 from msam.analysis.metrics import CELL, by_seed, is_unimodal
 from msam.analysis.names import in_order, label
 from msam.analysis.provenance import footer
-from msam.analysis.ranking import UNCORRECTED, overall, readings
+from msam.analysis.ranking import overall
+from msam.analysis.ranking_table import UNCORRECTED, readings
 from msam.analysis.sources import Study
 from msam.analysis.statistics import Interval, mean_interval, spread
 from msam.analysis.table import DASH, Block, Table, grouped, number

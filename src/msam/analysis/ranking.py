@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,22 +12,11 @@ import pandas as pd
 from msam.analysis import aggregate, levels
 from msam.analysis.findings import VERDICTS, verdict
 from msam.analysis.metrics import is_unimodal
-from msam.analysis.names import in_order, label
-from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, evidence
-from msam.analysis.statistics import Interval, combined_interval, mean_interval, paired_difference, spread
-from msam.analysis.table import DASH, Block, Table, grouped, number
+from msam.analysis.names import in_order
+from msam.analysis.sources import Study
+from msam.analysis.statistics import Interval, combined_interval, mean_interval, paired_difference
 
 Grids = dict[tuple[str, str], pd.DataFrame]
-
-NO_RECORDS = "There are no records yet, so nothing can be compared."
-BOOTSTRAP = (
-    "95 % intervals of ranks, interquartile means and probabilities: bootstrap over the seeds of each cell."
-)
-COUNTS = ("cells", "higher", "lower", "not told apart")
-"""Columns of the table against every method that it has once, for all levels together."""
-
-UNCORRECTED = "Readings are not corrected for the number of comparisons."
 
 
 @lru_cache(maxsize=32)
@@ -158,165 +146,6 @@ def strata(cells: Grids, name: str) -> list[np.ndarray]:
     return [column for column in columns if len(column)]
 
 
-def parts(study: Study) -> dict[str, str | None]:
-    """The groups of cells that tables show: heading -> level; all together first where there are several."""
-    found = levels.grouped(study, [dataset for dataset, _ in grids(study)], grids(study))
-    every = {f"all: {', '.join(found)}": None} if len(found) > 1 else {}
-    return every | {level: level for level in found}
-
-
-def ranking_table(study: Study) -> Table:
-    """Mean rank and interquartile mean of every method; those that lack cells in a part of their own."""
-    found = {heading: ranking(study, level) for heading, level in parts(study).items()}
-    first = next(iter(found.values()), ranking(study))
-    rows = [
-        {("", "method"): label(row.name)} | _side_by_side(found, row.name, _ranking_texts)
-        for row in first.itertuples()
-    ]
-    full = int(first["complete"].sum())
-    shown = [(rows[:full], ""), (rows[full:], "Not in all cells")]
-    blocks = tuple(Block(grouped(part), heading) for part, heading in shown if part)
-    data = _numbers(found, {"rank": 1, "score": 1})
-    note = (
-        "Mean rank: by fused test accuracy among the methods, mean over seeds and cells, 1 is best. "
-        "Interquartile mean: the middle half of all runs, each in percent of joint training's mean in its "
-        "cell; cells weigh alike, however many seeds they have. n: seeds of a cell. A method that lacks "
-        "cells is ranked only where it has runs, so its numbers are not comparable with the others'. "
-        f"{BOOTSTRAP}"
-    )
-    return Table("Mean rank and interquartile mean", blocks, data, note, footer(study), file="ranking")
-
-
-def against_table(study: Study, first: str = "msam") -> Table:
-    """`against` as a table: the mean difference in points, P(first > method), and counts of cells."""
-    found = {heading: against(study, first, level) for heading, level in parts(study).items()}
-    every = next(iter(found.values()), against(study, first))
-
-    def texts(row: Any) -> dict[str, Any]:
-        return {
-            "difference (points)": number(row.difference.scaled(100), 2, signed=True),
-            "n": levels.span((row.n, row.most)),
-            "reading": VERDICTS[verdict(row.difference)],
-            f"P({label(first)} > method)": span(row.probability, 2),
-            "cells": row.cells,
-            "higher": row.higher,
-            "lower": row.lower,
-            "not told apart": row.apart,
-        }
-
-    rows = [{("", "method"): label(name)} | _side_by_side(found, name, texts) for name in every["name"]]
-    together = next(iter(found), "")
-    rows = [{k: v for k, v in row.items() if k[0] in ("", together) or k[1] not in COUNTS} for row in rows]
-    note = (
-        f"{label(first)} minus the method in fused test accuracy after the last epoch, mean over the cells "
-        "in which both have runs, paired by seed, ± half of the 95 % Student-t interval over n seeds. Levels "
-        "together: each weighs by its cells, Welch's interval, because their numbers of seeds differ. "
-        f"P: probability that a run of {label(first)} is better than one of the method in the same cell, "
-        f"ties count one half. Higher, lower: in how many cells. {UNCORRECTED} {BOOTSTRAP}"
-    )
-    title = f"{label(first)} against every method"
-    data = _numbers(found, {"difference": 100, "probability": 1})
-    return Table(title, (Block(grouped(rows)),), data, note, footer(study), file="against")
-
-
-def cells_table(study: Study, first: str = "msam") -> Table:
-    """Differences of `first` to every method in each cell; bold where the interval excludes zero."""
-    cells = grids(study)
-    names = in_order(name for grid in cells.values() for name in grid.columns if name != first)
-    rows, strong, data = [], set(), []
-    for i, name in enumerate(names):
-        row = {("", "method"): label(name)}
-        for (dataset, fusion), grid in cells.items():
-            column = (f"{dataset}: {evidence(study, dataset)}", fusion)
-            row[column] = DASH
-            if {first, name} <= set(grid.columns):
-                points = paired_difference(grid[first], grid[name]).scaled(100)
-                row[column] = (
-                    f"{number(points, 2, signed=True)}{'' if points.exists else f' (n = {points.n})'}"
-                )
-                if verdict(points) in ("higher", "lower"):
-                    strong.add((i, column))
-                where = {
-                    "dataset": dataset,
-                    "level": evidence(study, dataset),
-                    "fusion": fusion,
-                    "method": name,
-                }
-                data.append(where | spread("points", points))
-        rows.append(row)
-    counts = {key: int(grid[first].count()) for key, grid in cells.items() if first in grid.columns}
-    seeds = levels.seeds(study, [dataset for dataset, _ in counts], counts.values())
-    note = (
-        f"{label(first)} minus the method in points of fused test accuracy, paired by seed, ± half of the "
-        f"95 % interval over seeds: {seeds}. Bold: the interval excludes zero. {UNCORRECTED}"
-    )
-    title = f"{label(first)} minus every method, cell by cell"
-    blocks = (Block(grouped(rows), strong=frozenset(strong)),)
-    return Table(title, blocks, pd.DataFrame(data), note, footer(study), file="against_cells")
-
-
-def rank_sentence(study: Study, name: str = "msam") -> str:
-    """The mean rank of a method among those in all cells, and which one ranks best; then level by level."""
-    texts = [_place(ranking(study, level), at, name) for level, at in _places(study)]
-    return " ".join(texts) or NO_RECORDS
-
-
-def _places(study: Study) -> list[tuple[str | None, str]]:
-    """The level of each of `parts`, and how a sentence says it: not where there is only one."""
-    found = parts(study).values()
-    return [(level, f" at the level {level}" if level and len(found) > 1 else "") for level in found]
-
-
-def _place(found: pd.DataFrame, at: str, name: str) -> str:
-    found = found[found["complete"]].reset_index(drop=True)
-    if found.empty:
-        return f"No method has runs in all cells{at}."
-    best = found.iloc[0]
-    where = f"Among the {len(found)} methods in all cells{at} ({best['cells']})"
-    lead = f"{label(best['name'])} has the best mean rank, {span(best['rank'], 1)}"
-    if name not in set(found["name"]):
-        return f"{where}, {lead}; {label(name)} has no runs in some of them."
-    if best["name"] == name:
-        return f"{where}, {lead}."
-    mine = found.set_index("name").loc[name, "rank"]
-    better = int((found["rank"].map(lambda rank: rank.mean) < mine.mean).sum())
-    before = f"{better} method{'' if better == 1 else 's'}"
-    return f"{where}, {lead}; {label(name)} has {span(mine, 1)}, with {before} before it."
-
-
-def against_sentence(study: Study, first: str = "msam") -> str:
-    """Than how many methods `first` is higher in the mean over cells, and than which it is lower."""
-    found = {
-        at: readings(rows, "difference")
-        for level, at in _places(study)
-        if len(rows := against(study, first, level))
-    }
-    (at, text), *more = found.items() or [("", "")]
-    text = f"In the mean over cells{at}, {label(first)} {text}"
-    text += "".join(f";{other} it {its}" for other, its in more)
-    return f"{text}." if found else f"There are no records of {label(first)} beside another method yet."
-
-
-def readings(found: pd.DataFrame, column: str) -> str:
-    """Counts of what the intervals of a column say about each method, with the names of the lower ones."""
-    words = found[column].map(verdict)
-    names = [label(name) for name in found.loc[words == "lower", "name"]]
-    counts = Counter(words)
-    text = f"is higher than {counts['higher']} of {len(found)} methods, lower than {counts['lower']}"
-    text += f" ({', '.join(names)})" if names else ""
-    text += f", and cannot be told apart from {counts['apart']}"
-    return text + (f"; {counts['unknown']} share too few seeds with it" if counts["unknown"] else "")
-
-
-def span(interval: Interval, digits: int) -> str:
-    """An estimate and the ends of its interval: "0.71 (0.60 to 0.82)"."""
-    if np.isnan(interval.mean):
-        return DASH
-    value = f"{interval.mean:.{digits}f}"
-    ends = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
-    return value + (ends if interval.exists else "")
-
-
 def _blocks(runs: pd.DataFrame) -> Iterable[tuple[tuple[str, str], pd.DataFrame]]:
     return ((key, rows) for key, rows in runs.groupby(["dataset", "fusion"]))
 
@@ -359,38 +188,3 @@ def _improvement(both: list[pd.DataFrame], first: str, second: str) -> Interval:
 def _bootstrap(runs: list[np.ndarray], statistic) -> tuple[float, float, float]:
     estimate, low, high = aggregate.stratified_bootstrap(runs, statistic)
     return float(estimate), float(low), float(high)
-
-
-def _side_by_side(
-    found: Mapping[str, pd.DataFrame], name: str, texts: Callable[[Any], dict[str, Any]]
-) -> dict[tuple[str, str], Any]:
-    """A method's texts in every group of cells, dashes where it has no runs."""
-    out: dict[tuple[str, str], Any] = {}
-    for heading, part in found.items():
-        rows = {row.name: texts(row) for row in part.itertuples()}
-        absent = dict.fromkeys(next(iter(rows.values()), {}), DASH)
-        out |= {(heading, key): text for key, text in rows.get(name, absent).items()}
-    return out
-
-
-def _ranking_texts(row: Any) -> dict[str, Any]:
-    return {
-        "mean rank": span(row.rank, 1),
-        "interquartile mean (% of joint)": span(row.score, 1),
-        "cells": row.cells,
-        "n": levels.span((row.n, row.most)),
-    }
-
-
-def _numbers(found: Mapping[str, pd.DataFrame], columns: Mapping[str, float]) -> pd.DataFrame:
-    """The frames of all groups of cells, each column of intervals, times a factor, as three of numbers."""
-    frames = []
-    for heading, part in found.items():
-        out = part.drop(columns=list(columns))
-        out.insert(0, "evidence", heading)
-        for name, factor in columns.items():
-            intervals = [interval.scaled(factor) for interval in part[name]]
-            for end, suffix in (("mean", ""), ("low", "_low"), ("high", "_high")):
-                out[name + suffix] = [getattr(interval, end) for interval in intervals]
-        frames.append(out)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

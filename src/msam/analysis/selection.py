@@ -10,7 +10,8 @@ from msam.analysis import levels, paper
 from msam.analysis.findings import supported
 from msam.analysis.names import in_order, joined, label
 from msam.analysis.provenance import footer
-from msam.analysis.ranking import grids, overall, parts, ranking, span
+from msam.analysis.ranking import grids, overall, ranking
+from msam.analysis.ranking_table import parts, span
 from msam.analysis.sources import Study
 from msam.analysis.statistics import spread
 from msam.analysis.table import DASH, Block, Table, grouped, number
