@@ -98,6 +98,12 @@ def test_a_uniform_prediction_is_worth_nothing_as_the_empty_coalition_is(value):
     )
 
 
+def test_a_third_of_the_batch_is_one_in_double_precision():
+    logits, labels = torch.eye(3, dtype=torch.float64), torch.tensor([0, 0, 0])
+    assert VALUES["accuracy"](logits, labels).item() == 1 / 3
+    assert VALUES["accuracy"](logits.bfloat16(), labels).item() == pytest.approx(1 / 3, rel=1e-6)
+
+
 def test_shares_find_the_modality_that_knows():
     labels = torch.arange(6) % 3
     right, blind = 5.0 * F.one_hot(labels, 3).float(), torch.zeros(6, 3)
