@@ -45,7 +45,7 @@ import torch
 from torch import Tensor
 
 from msam import methods
-from msam.cells import describe_device
+from msam.cells import describe_device, device_name
 from msam.coalitions import batch_shares
 from msam.datasets import Split
 from msam.methods import Method, StepReport
@@ -250,8 +250,12 @@ def parse(arguments: list[str] | None, text: str, repeats: int, output: Path) ->
     parser.add_argument("--repeats", type=int, default=repeats, help=f"of every method (default: {repeats})")
     gpu = output.parent / "cuda" / output.name
     parser.add_argument("--output", type=Path, help=f"JSON file (default: {output}; of a GPU {gpu})")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:1, ... (default: cpu)")
     options = parser.parse_args(arguments)
+    try:
+        options.device = device_name(options.device, torch.cuda.is_available())
+    except ValueError as error:
+        parser.error(str(error))
     options.output = options.output or (gpu if options.device.startswith("cuda") else output)
     if options.repeats < 1:
         parser.error(f"repeats must be at least 1, not {options.repeats}")

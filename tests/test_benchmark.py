@@ -77,7 +77,16 @@ def test_it_writes_a_row_for_every_method_and_network(step_cost, monkeypatch, tm
             assert row["ratio_to_joint" if name == "joint" else "ratio_to_sam"] == 1
 
 
-def test_a_gpu_has_records_of_its_own(step_cost):
+def test_a_gpu_that_is_not_here_is_refused(step_cost, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        step_cost.parse(["--device", "cuda"], "", 1, Path("out/step_cost.json"))
+    assert "there is no CUDA device here; choose cpu or auto" in capsys.readouterr().err
+
+
+def test_a_gpu_has_records_of_its_own(step_cost, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+
     def output(*arguments):
         return step_cost.parse([*arguments], "", 1, Path("out/step_cost.json")).output
 

@@ -181,18 +181,24 @@ def seconds_left(jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, worke
     At first the plan counts more, as a tenth of its work done in its time would: the first jobs wait for data
     sets to be made, and those that are running have not ended.
     """
-    known = [job.seconds for job in jobs if job.seconds is not None]
-    mean = sum(known) / len(known) if known else 1.0
-    whole, left = (sum(mean if j.seconds is None else j.seconds for j in part) for part in (jobs, todo))
-    trusted = whole / 10 if known else 0.0
+    mean = _mean_seconds(jobs)
+    unknown = 1.0 if mean is None else mean
+    whole, left = (sum(unknown if j.seconds is None else j.seconds for j in part) for part in (jobs, todo))
+    trusted = 0.0 if mean is None else whole / 10
     slowness = (elapsed * workers + trusted) / (whole - left + trusted)
     return slowness * left / workers
 
 
 def total_seconds(jobs: Sequence[Job]) -> float | None:
     """Expected duration of the jobs one after the other; those without one take the mean."""
+    mean = _mean_seconds(jobs)
+    return None if mean is None else mean * len(jobs)
+
+
+def _mean_seconds(jobs: Sequence[Job]) -> float | None:
+    """Of the jobs whose duration is expected, None where there are none."""
     known = [job.seconds for job in jobs if job.seconds is not None]
-    return sum(known) / len(known) * len(jobs) if known else None
+    return sum(known) / len(known) if known else None
 
 
 def total(jobs: Sequence[Job], workers: int) -> str:
