@@ -1,6 +1,7 @@
 """The optimizers against their reference twins, closed forms, and what they promise about state."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from msam import MSAM, SAM, ModalityAwareSAM
 from msam.optim import reference
 from msam.optim._passes import frozen_batch_norm
+from msam.optim.modality_aware import _checked_share, _holds
 
 
 class Net(nn.Module):
@@ -402,6 +404,17 @@ def test_a_wrong_share_is_refused_and_nothing_moves(net, share):
     with pytest.raises(ValueError, match=r"share must lie in \[0, 1\]"):
         optimizer.step(closure_of(net, optimizer, joint_loss(batch)), share=share)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("share", [-INF, -0.1, 0.0, 0.3, 1.0, 1.1, INF, NAN])
+@pytest.mark.parametrize("loss", [-2.0, 0.0, 3e38, INF, -INF, NAN])
+def test_a_share_on_a_gpu_is_held_to_the_rule_of_the_cpu(share, loss):
+    share, loss = torch.tensor(share), torch.tensor(loss)
+    with nullcontext() if _holds(share, loss) else pytest.raises(ValueError, match="share must lie in"):
+        _checked_share(share, loss)
 
 
 def test_an_unknown_modality_is_refused_with_the_known_ones(net):
