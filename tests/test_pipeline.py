@@ -299,6 +299,12 @@ def test_expected_times_are_those_of_earlier_runs(story, tmp_path):
     assert job.seconds == pytest.approx(pipeline.START + 5 * 3.0 * 2)  # mean of a seed, twice the epochs
     (job,) = pipeline.plan([cell], 5, tmp_path / "mine", tmp_path / "absent")
     assert job.seconds is None
+    own = cell.path(tmp_path / "mine")
+    for path in (own, own.with_suffix(".partial.json")):  # two seeds that are not trained again
+        records.write(path, record)
+        (job,) = pipeline.plan([cell], 5, tmp_path / "mine", tmp_path / "published")
+        assert job.seconds == pytest.approx(pipeline.START + 3 * 3.0 * (1 if path == own else 2))
+        path.unlink()
 
 
 def test_what_is_left_takes_as_much_longer_than_planned_as_the_rest_did():

@@ -184,6 +184,15 @@ def stale(cell: Cell, seeds: int, results: Path) -> str:
     return ""
 
 
+def kept(cell: Cell, seeds: int, results: Path) -> int:
+    """How many of the seeds `run` would not train again."""
+    path = cell.path(results)
+    if not (path.is_file() or _partial(path).is_file()):
+        return 0
+    checksum = _data_checksum(cell)
+    return 0 if checksum is None else len(_finished(path, cell.key, checksum).keys() & set(range(seeds)))
+
+
 def _data_checksum(cell: Cell) -> str | None:
     """None where the data are not here, so that there is nothing to compare with."""
     from msam import datasets

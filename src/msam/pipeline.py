@@ -84,8 +84,9 @@ def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> l
         if not reason and cell.needs and any(job.cell == cell.needs for job in jobs):
             reason = f"it needs {cell.needs.name}"
         if reason:
-            seconds = _recorded_seconds(cell, seeds, (results, published))
-            cost = _estimate(cell, seeds) if seconds is None else None
+            todo = seeds - runner.kept(cell, seeds, results)
+            seconds = _recorded_seconds(cell, todo, (results, published))
+            cost = _estimate(cell, todo) if seconds is None else None
             jobs.append(Job(cell, reason, START + cost.seconds if cost else seconds, cost))
     return jobs
 

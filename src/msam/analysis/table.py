@@ -159,7 +159,7 @@ def _wrap(text: str) -> str:
     """Long texts break into lines instead of pushing the numbers out of sight."""
     if len(text) <= LONG:
         return ""
-    return f' style="white-space: normal; min-width: {9 if len(text) <= 2 * LONG else 14}em"'
+    return f' style="white-space: normal; min-width: {9 if len(text) <= 2 * LONG else 12}em"'
 
 
 def _code(text: str) -> str:
