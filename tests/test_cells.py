@@ -235,6 +235,14 @@ def test_a_single_run_by_names_prints_a_line_an_epoch(toy, outside, trained, tin
     assert lines[-1].endswith(f"validation accuracy {fused:.3f}")
 
 
+def test_a_single_run_goes_on_with_the_seeds_that_are_not_there(toy, outside, tiny, tmp_path, capsys):
+    for count, lines in ((1, 2), (2, 3), (2, 1)):
+        cells.train(toy, "tiny", "controlled", "late", "msam", count, str(tmp_path), device="cpu")
+        told = capsys.readouterr().out.splitlines()
+        assert len(told) == lines
+    assert told == ["2 of 2 seeds are there already"]
+
+
 NAN, INF = float("nan"), float("inf")
 
 

@@ -110,6 +110,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a cell by the names of its parts and print a line an epoch: what the notebook calls.
 
+    Seeds that are there already are not trained again; the first line says how many.
+
     Args:
         profile: name or path of a study file.
         study: a study of the profile.
@@ -134,9 +136,10 @@ def train(
         )
         print(f"validation accuracy {fused:.3f}")
 
-    return run(
-        cell, range(seeds), results=Path(results) if results else None, device=device, progress=progress
-    )
+    folder = Path(results) if results else None
+    if folder and (there := kept(cell, seeds, folder)):
+        print(f"{there} of {seeds} seeds are there already")
+    return run(cell, range(seeds), results=folder, device=device, progress=progress)
 
 
 def failed(path: Path) -> Path:
