@@ -155,7 +155,7 @@ def test_sharpness_of_a_network_by_moving_its_weights(toy):
                 for p, t, s in zip(own, scale, scaled, strict=True):
                     p += rho * t * s / norm
                 after = F.cross_entropy(moved(inputs), labels)
-            assert found[name] == pytest.approx(float(after - before), rel=1e-3, abs=1e-6)
+            assert found[name] == pytest.approx(float(after - before.detach()), rel=1e-3, abs=1e-6)
         assert found["parameters"] == sum(p.numel() for p in owner.parameters())
 
 
