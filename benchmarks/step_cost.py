@@ -232,13 +232,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
     lines = [
         f"{'net':9}{'fusion':7}{'M':>2}  {'method':22}{'/ SAM':>7}{'quartiles':>15}{'/ joint':>9}"
-        f"{'ms':>8}{'wall ms':>9}{'forward':>9}{'fuse':>8}{'backward':>10}"
+        f"{'ms':>10}{'wall ms':>10}{'forward':>9}{'fuse':>8}{'backward':>10}"
     ]
     for r in rows:
         low, high = r["ratio_to_sam_iqr"]
         lines.append(
             f"{r['net']:9}{r['fusion']:7}{r['modalities']:>2}  {r['method']:22}{r['ratio_to_sam']:>7.3f}"
-            f"{f'{low:.3f}-{high:.3f}':>15}{r['ratio_to_joint']:>9.2f}{r['median_ms']:>8.2f}{r['wall_ms']:>9.2f}"
+            f"{f'{low:.3f}-{high:.3f}':>15}{r['ratio_to_joint']:>9.2f}{r['median_ms']:>10.2f}{r['wall_ms']:>10.2f}"
             f"{r['forward']:>9.2f}{r['fuse']:>8.2f}{r['backward']:>10.2f}"
         )
     return "\n".join(lines)
