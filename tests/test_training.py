@@ -83,7 +83,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(dataset, case, tmp_pa
     assert without_timings(found) == without_timings(expected)
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, 3, 4])
 def controlled(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSAM_DATA", str(tmp_path_factory.mktemp("controlled")))

@@ -192,8 +192,7 @@ def kept(cell: Cell, seeds: int, results: Path) -> int:
     path = cell.path(results)
     if not (path.is_file() or _partial(path).is_file()):
         return 0
-    checksum = _data_checksum(cell)
-    return 0 if checksum is None else len(_finished(path, cell.key, checksum).keys() & set(range(seeds)))
+    return len(_finished(path, cell.key, _data_checksum(cell)).keys() & set(range(seeds)))
 
 
 def _data_checksum(cell: Cell) -> str | None:
@@ -209,7 +208,7 @@ def _partial(path: Path) -> Path:
     return path.with_suffix(".partial.json")
 
 
-def _finished(path: Path | None, key: str, data_checksum: str) -> dict[int, dict[str, Any]]:
+def _finished(path: Path | None, key: str, data_checksum: str | None) -> dict[int, dict[str, Any]]:
     """Seed -> its entry, from an older or a partial record with the same key and data.
 
     The partial one is read first: a run that is being killed may just make it the whole one.

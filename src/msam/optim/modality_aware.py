@@ -68,7 +68,7 @@ class ModalityAwareSAM(SAM):
             The loss of the first pass, at the unperturbed weights.
 
         Raises:
-            ValueError: the loss is finite, but share is outside [0, 1] or not a number; no group has the
+            ValueError: share is outside [0, 1] or, though the loss is finite, not a number; no group has the
                 modality `dominant`; or a gradient is sparse.
         """
         first = self._first_pass(closure)
@@ -140,19 +140,16 @@ class ModalityAwareSAM(SAM):
 
 
 def _checked_share(share: float | Tensor, loss: Tensor) -> float | Tensor:
-    """Any share passes where the loss is not finite: the step is then skipped, with the other workers'."""
+    """NaN passes where it follows from the loss: the step is then skipped, with that of the other workers."""
     if isinstance(share, Tensor) and share.device.type == "cuda":
         torch._assert_async(_holds(share, loss))
         return share
     share = float(share)  # a number is the faster weight, and on the CPU reading it is free
-    if not 0 <= share <= 1 and math.isfinite(loss):
+    if not 0 <= share <= 1 and not (math.isnan(share) and not math.isfinite(loss)):
         raise ValueError(f"share must lie in [0, 1], not {share}")
     return share
 
 
 def _holds(share: Tensor, loss: Tensor) -> Tensor:
-    """Whether the share lies in [0, 1] or the loss is not finite, in few operators, as a GPU starts each.
-
-    Where the loss is not finite, loss - loss is NaN, which counts as true.
-    """
-    return torch.logical_or(share.clamp(0, 1) == share, loss - loss)
+    """The rule of `_checked_share` on tensors, in few operators: loss - loss is NaN unless it is finite."""
+    return (share.clamp(0, 1) == share) | share.isnan() & (loss - loss).isnan()
