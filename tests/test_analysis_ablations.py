@@ -84,8 +84,10 @@ def test_readings_are_compared_with_the_mixture_by_seed(tmp_path):
     )
     found = mixing.differences(study).set_index("name")["reading"].to_dict()
     assert found == {"msam": mixing.EQUAL, "msam+response": "is lower"}
-    assert "M-SAM equal within the margin in 1, is higher in 0" in mixing.mixing_sentence(study)
-    assert mixing.sweep_sentence(study).endswith("M-SAM in 1 of 1 blocks.")
+    said = mixing.mixing_sentence(study)
+    assert "M-SAM is equal within the margin in 1 of 1 blocks, higher in 0, lower in 0, and cannot" in said
+    assert "M-SAM in 1 of 1 blocks; " in mixing.sweep_sentence(study)
+    assert mixing.sweep_sentence(study).endswith("in 0.7 if all are equal.")  # two shares of three numbers
     assert "1: 90.0 ± 0.0 %" in mixing.mixing_table(study).to_html()
 
 
@@ -105,7 +107,9 @@ def test_radius_reads_accuracy_gap_and_sharpness(tmp_path):
     msam = rows[rows["method"] == "msam"].sort_values("x")
     assert msam["top"].tolist() == [31, 11, 4]
     assert msam["accuracy"].tolist() == pytest.approx([60.13, 80.13, 70.13], abs=0.01)
-    assert "higher than SAM in 3 of 3 settings and lower in 0" in radius.radius_sentence(study)
+    assert "higher than SAM in 2 of 2 settings and lower in 0" in radius.radius_sentence(study)
+    table = radius.radius_table(study).blocks[0].rows
+    assert table[["n", "state"]].drop_duplicates().to_numpy().tolist() == [[3, "done"]]
     assert "in 2 of 2 sweeps; it lies between -0.50 and -0.50" in radius.tradeoff_sentence(study)
 
 

@@ -81,16 +81,18 @@ def test_the_criterion_needs_both_a_cheap_step_and_an_accuracy_inside(root):
 
 
 @pytest.mark.parametrize(
-    ("cost", "place", "reached"),
+    ("cost", "place", "high", "reached"),
     [
-        (0.6, "inside", True),
-        (0.6001, "inside", False),
-        (0.5, "below", False),
-        (float("nan"), "inside", False),
+        (0.6, "inside", 0.0, True),
+        (0.6001, "inside", 0.0, False),
+        (0.5, "below", 0.0, False),
+        (float("nan"), "inside", 0.0, False),
+        (0.6, "inside", -0.001, False),  # lower than M-SAM by the seeds they share
+        (0.6, "inside", float("nan"), True),
     ],
 )
-def test_the_limit_belongs_to_the_criterion(cost, place, reached):
-    assert overhead.reaches(cost, place) is reached
+def test_the_limit_belongs_to_the_criterion(cost, place, high, reached):
+    assert overhead.reaches(cost, place, Interval(-0.01, -0.02, high, 5)) is reached
 
 
 @pytest.mark.parametrize(
@@ -113,19 +115,19 @@ def test_the_answer_names_the_forms_of_each_dataset(root):
     said = overhead.overhead_sentence(read(root, "lazy"))
     assert f"on controlled {label('lazy_msam+every_10')}; on watch none." in said
     assert "By measured time nothing is known" in said
-    assert "joint training meets the same two conditions on controlled, where" in said
+    assert "joint training meets the same conditions on controlled, where" in said
     nowhere = {name: (0.5 if name != "msam" else 0.7, spent) for name, (_, spent) in CELLS.items()}
     said = overhead.overhead_sentence(read(lazy(root, nowhere), "lazy"))
     assert "on controlled none; on watch none" in said
-    assert "joint training meets the same two conditions nowhere." in said
+    assert "joint training meets the same conditions nowhere." in said
 
 
 def test_measured_times_are_of_as_many_modalities(root):
     lazy(root, CELLS)
-    times = {(3, "lazy_msam+every_10"): 0.61, (3, "lazy_msam+every_5"): 0.59, (2, "lazy_msam+every_5"): 0.7}
+    times = {(3, "lazy_msam+every_10"): 0.598, (3, "lazy_msam+every_5"): 0.59, (2, "lazy_msam+every_5"): 0.7}
     rows = [
         {"net": "small", "fusion": "late", "modalities": count, "method": name, "ratio_to_sam": ratio}
-        | {"median_ms": 1.0, "backward": 1.1, "fuse": 1.3}
+        | {"ratio_to_sam_iqr": [ratio, ratio + 0.005], "median_ms": 1.0, "backward": 1.1, "fuse": 1.3}
         for (count, name), ratio in times.items()
     ]
     write(root / "benchmarks" / "modalities.json", {"environment": {"repeats": 1}, "rows": rows})
@@ -133,14 +135,14 @@ def test_measured_times_are_of_as_many_modalities(root):
     cells = found(root)
     assert cells.loc["lazy_msam+every_5", "time"] == 0.59
     assert cells.loc["lazy_msam+every_10", "reached"]
-    assert not cells.loc["lazy_msam+every_10", "reached_time"]
+    assert not cells.loc["lazy_msam+every_10", "reached_time"]  # the upper quartile is 0.603
     assert cells.loc["lazy_msam+every_5", "reached_time"]
     said = overhead.overhead_sentence(study)
-    assert f"interval: on controlled {label('lazy_msam+every_10')};" in said
+    assert f"by the paired one: on controlled {label('lazy_msam+every_10')};" in said
     assert f"By measured time instead: on controlled {label('lazy_msam+every_5')};" in said
     table = overhead.benchmark_table(study)
     assert table.blocks[0].heading == "time of a step / SAM's"
-    assert set(table.blocks[0].rows["3"]) == {"0.59", "0.61"}
+    assert set(table.blocks[0].rows["3"]) == {"0.59", "0.60"}
     assert set(table.blocks[0].rows["2"]) == {"0.70", "\N{EN DASH}"}
 
 

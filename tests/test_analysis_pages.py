@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -227,6 +228,19 @@ def test_diverged_seeds_are_counted_and_left_out_of_the_mean(study):
     assert "loss is nan" in status.failures_table(study).to_html()
 
 
+def test_what_failed_in_another_study_is_told_too(study, tmp_path):
+    root = shutil.copytree(study.root, tmp_path / "results")
+    profile = next(iter(study.profiles))
+    broken = cell_record("av_digits", "late", "msam+rho_0.2")
+    broken["seeds"][1] |= {"state": "diverged", "reason": "loss is inf", "final": {}}
+    write(root / profile / "radius" / "av_digits" / "late" / "msam+rho_0.2.json", broken)
+    whole = read(root)
+    found = rows(status.failures_table(whole))
+    new = found[found["study"] == "radius"]
+    assert new[["method", "seed", "reason"]].to_numpy().tolist() == [["M-SAM (rho 0.2)", "1", "loss is inf"]]
+    assert (found["study"] == "main").sum() == len(rows(status.failures_table(study)))
+
+
 REPORTED = ": reported by the paper"
 
 
@@ -399,17 +413,19 @@ def test_words_follow_the_interval(low, high, word):
 
 def test_counts_name_the_levels(both):
     text = findings.count_sentence(both, "msam", "joint")
-    assert text.startswith("M-SAM against joint: higher in 8 of 10 cells (embedded 4 of 6, compact 4 of 4), ")
+    assert text.startswith(
+        "M-SAM against joint: higher in 8 of 10 blocks (embedded 4 of 6, compact 4 of 4), "
+    )
     assert text.endswith("too few common seeds in 2 (embedded 2, compact 0).")
     assert status.status_sentence(both).startswith("65 of ")
 
 
 def test_sentences_count_what_the_records_hold(study):
     text = findings.count_sentence(study, "msam", "joint")
-    assert text.startswith("M-SAM against joint: higher in 4 of 6 cells, lower in 0")
+    assert text.startswith("M-SAM against joint: higher in 4 of 6 blocks, lower in 0")
     assert text.endswith("too few common seeds in 2.")  # watch has no records
     reverse = findings.count_sentence(study, "joint", "msam")
-    assert "higher in 0 of 6 cells, lower in 4" in reverse
+    assert "higher in 0 of 6 blocks, lower in 4" in reverse
 
 
 def test_footer_names_records_commit_and_device(study, empty):

@@ -1,4 +1,4 @@
-"""Statistics over cells against SciPy and by hand; ranks, differences and budgets on hand-made records."""
+"""Statistics over blocks against SciPy and by hand; ranks, differences and budgets on hand-made records."""
 
 import json
 
@@ -156,17 +156,24 @@ def test_mean_ranks_by_hand(two_cells):
     assert found.loc["sam", "rank"].mean == (3 + 1) / 2
     assert found.loc["msam", "rank"].mean == pytest.approx((2 + (2 + 2 + 3) / 3) / 2)
     assert found.loc["joint", "rank"].mean == pytest.approx((4 + (3 + 3 + 2) / 3) / 2)
-    assert found.loc["ogm_ge", ["cells", "complete", "n"]].tolist() == [1, False, 3]
+    assert found.loc["ogm_ge", ["blocks", "complete", "n"]].tolist() == [1, False, 3]
     assert list(found.index) == ["sam", "msam", "joint", "ogm_ge"]  # the last is first, but not in all cells
     sam, joint = found.loc["sam", "rank"], found.loc["joint", "rank"]
     assert (sam.low, sam.high) == (2, 2)  # the same place for every seed
     assert (joint.low, joint.high) == ((4 + 2) / 2, (4 + 3) / 2)
 
 
+def test_a_diverged_run_is_last_and_a_seed_that_was_not_run_has_no_rank(tmp_path):
+    accuracies = {(*D, "joint"): [0.5, 0.5], (*D, "sam"): [None, 0.6], (*D, "msam"): [0.4, 0.7, 0.7]}
+    found = ranking.ranking(study_of(tmp_path, accuracies)).set_index("name")["rank"]
+    means = {name: interval.mean for name, interval in found.items()}
+    assert means == {"joint": (1 + 3) / 2, "sam": (3 + 2) / 2, "msam": (2 + 1 + 1) / 3}
+
+
 def test_methods_that_lack_cells_stand_apart(two_cells):
     complete, rest = ranking_table.ranking_table(two_cells).blocks
     assert set(complete.rows["", "method"]) == {"joint", "SAM", "M-SAM"}
-    assert rest.heading == "Not in all cells"
+    assert rest.heading == "Not in all blocks"
     assert list(rest.rows["", "method"]) == ["OGM-GE"]
 
 
@@ -187,7 +194,7 @@ def test_differences_are_paired_by_seed_and_averaged_over_cells(two_cells):
     )
     u = [stats.mannwhitneyu(first, second).statistic / 9 for first, second in cells]
     assert row["probability"].mean == pytest.approx(np.mean(u))
-    assert (row["cells"], row["n"]) == (2, 3)
+    assert (row["blocks"], row["n"]) == (2, 3)
     assert (row["higher"], row["lower"], row["apart"], row["unknown"]) == (1, 0, 1, 0)
 
 
@@ -203,7 +210,7 @@ def test_a_difference_over_cells_uses_the_seeds_that_all_have(tmp_path):
 
 @pytest.fixture
 def two_levels(tmp_path):
-    """Two levels with different numbers of seeds: the cells of `TWO_CELLS`, and one with two seeds."""
+    """Two levels with different numbers of seeds: the blocks of `TWO_CELLS`, and one with two seeds."""
     more = {
         ("mosi", "late", "joint"): [0.70, 0.71],
         ("mosi", "late", "sam"): [0.75, 0.74],
@@ -223,7 +230,7 @@ def test_levels_are_combined_as_groups_with_their_own_seeds(two_levels):
     assert row["difference"].mean == pytest.approx((2 * first.mean() + second.mean()) / 3)
     welch = stats.ttest_ind(2 * first / 3, -second / 3, equal_var=False).confidence_interval(0.95)
     assert (row["difference"].low, row["difference"].high) == pytest.approx((welch.low, welch.high))
-    assert (row["n"], row["most"], row["cells"]) == (2, 3, 3)
+    assert (row["n"], row["most"], row["blocks"]) == (2, 3, 3)
     for level, expected in (("embedded", first), ("compact", second)):
         alone = ranking.against(two_levels, level=level).set_index("name").loc["sam"]
         assert alone["difference"].mean == pytest.approx(expected.mean())
@@ -238,7 +245,7 @@ def test_cells_weigh_alike_in_the_interquartile_mean_whatever_their_seeds(two_le
         np.repeat(100 * np.array([0.60, 0.66]) / 0.705, 3),
     ]
     assert found.loc["msam", "score"].mean == pytest.approx(stats.trim_mean(np.concatenate(runs), 0.25))
-    assert found.loc["msam", ["n", "most", "cells"]].tolist() == [2, 3, 3]
+    assert found.loc["msam", ["n", "most", "blocks"]].tolist() == [2, 3, 3]
     profile = ranking.profile(two_levels, ["msam"])
     at = profile.iloc[60]
     assert at["mean"] == pytest.approx(np.mean([np.mean(run > at["x"]) for run in runs]))
@@ -251,15 +258,15 @@ def test_tables_show_all_levels_together_and_each_apart(two_levels):
     rows = complete.rows.set_index(("", "method"))
     assert rows.loc["SAM", ("compact", "mean rank")].startswith("1.0")
     assert [rows.loc["SAM", (head, "n")] for head in (together, *apart)] == ["2 to 3", "3", "2"]
-    assert [rows.loc["SAM", (head, "cells")] for head in (together, *apart)] == [3, 2, 1]
+    assert [rows.loc["SAM", (head, "blocks")] for head in (together, *apart)] == [3, 2, 1]
     alone = rest.rows.iloc[0]
     assert alone["compact", "mean rank"] == alone["compact", "n"] == "\N{EN DASH}"  # OGM-GE
     table = ranking_table.against_table(two_levels).blocks[0].rows
     assert ("embedded", "difference (points)") in table
     assert ("embedded", "higher") not in table
     text = ranking_table.rank_sentence(two_levels)
-    assert text.startswith("Among the 3 methods in all cells (3), SAM has the best mean rank")
-    assert "Among the 3 methods in all cells at the level compact (1), SAM has" in text
+    assert text.startswith("Among the 3 methods in all blocks (3), SAM has the best mean rank")
+    assert "Among the 3 methods in all blocks at the level compact (1), SAM has" in text
     assert "; at the level embedded it is" in ranking_table.against_sentence(two_levels)
 
 
@@ -270,7 +277,7 @@ def test_a_budget_table_names_the_levels_it_has(two_levels, tmp_path):
 
 def test_sentences_say_who_is_where(two_cells):
     assert ranking_table.rank_sentence(two_cells).startswith(
-        "Among the 3 methods in all cells (2), SAM has the best mean rank, 2.0"
+        "Among the 3 methods in all blocks (2), SAM has the best mean rank, 2.0"
     )
     text = ranking_table.against_sentence(two_cells)
     assert "is higher than" in text
@@ -370,7 +377,7 @@ def test_budget_tables_print_the_evaluations(both):
     assert joint["equal gradient evaluations", "evaluations"] == "160"
     assert joint["equal epochs", "difference (points)"].startswith("+18.33 ± ")
     assert joint["equal gradient evaluations", "difference (points)"].startswith("-2.00 ± ")
-    assert budget.budget_table(*both).blocks[0].rows["", "cells"].tolist() == [2]
+    assert budget.budget_table(*both).blocks[0].rows["", "blocks"].tolist() == [2]
 
 
 def test_no_second_study_is_said(two_cells):

@@ -373,10 +373,10 @@ def test_counts_say_how_they_divide_among_levels(both):
     study = read(both)
     datasets = ["mosi", "watch", "av_mnist", "watch"]
     assert levels.share(study, datasets, [True, False, False, True]) == (
-        "2 of 4 cells (embedded 1 of 2, compact 1 of 2)"
+        "2 of 4 blocks (embedded 1 of 2, compact 1 of 2)"
     )
     assert levels.share(study, ["watch", "av_digits"], [True, True], "blocks") == "2 of 2 blocks"
-    assert levels.share(study, [], []) == "0 of 0 cells"
+    assert levels.share(study, [], []) == "0 of 0 blocks"
     assert levels.count(study, datasets, [True, False, True, False]) == "2 (embedded 0, compact 2)"
     assert levels.count(study, datasets, [False] * 4) == "0"
     assert levels.seeds(study, datasets, [3, 5, 2, 5]) == "5 (embedded) and 2 to 3 (compact)"

@@ -51,12 +51,12 @@ def test_gains_are_paired_by_seed_and_averaged_over_cells(study, difference, pai
     found = selection.gains(study).set_index("name").loc[name]
     assert found[difference].mean == pytest.approx(np.mean(first - second))
     assert (found[difference].low, found[difference].high) == pytest.approx((expected.low, expected.high))
-    assert (found["cells"], found["complete"]) == (2, True)
+    assert (found["blocks"], found["complete"]) == (2, True)
 
 
 def test_a_method_that_lacks_cells_is_in_the_table_but_in_no_mean(study):
     found = selection.gains(study).set_index("name")
-    assert found.loc["agm", ["cells", "complete"]].tolist() == [1, False]
+    assert found.loc["agm", ["blocks", "complete"]].tolist() == [1, False]
     table = selection.gains_table(study).blocks[0].rows.set_index(("", "method"))
     assert table.loc["AGM", ("made", "best test epoch minus last epoch")].startswith("+68.00")
     assert "AGM" not in selection.gains_sentence(study)
@@ -108,7 +108,7 @@ def test_the_rule_can_change_the_first_method_and_the_supported_one(study):
     assert (
         "M-SAM is number 2, 2 and 1 of 3 by the last epoch, best validation epoch and best test epoch" in text
     )
-    assert "SAM by the last epoch, SAM by the best validation epoch, M-SAM by the best test epoch" in text
+    assert "SAM by the last epoch, SAM by the best validation epoch and M-SAM by the best test epoch" in text
 
 
 def test_bold_is_the_first_method_of_each_rule(study):
@@ -126,7 +126,7 @@ def test_a_method_that_is_first_by_every_rule_is_said_once(tmp_path):
 
 def test_without_the_method_the_rest_stands(tmp_path):
     study = study_of(tmp_path, {key: rules for key, rules in RUNS.items() if key[2] != "msam"})
-    assert "M-SAM has no runs in some cells" in selection.order_sentence(study)
+    assert "M-SAM has no runs in some blocks" in selection.order_sentence(study)
 
 
 def test_rules_read_their_own_numbers(study):

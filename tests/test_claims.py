@@ -5,12 +5,13 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from test_analysis_records import cell_record, description, fabricate, write
 
 from msam import cli
-from msam.analysis import aggregate, claims, claims_table, paper
+from msam.analysis import claims, claims_table, paper
 from msam.analysis.probes import MEASURES
 from msam.analysis.statistics import equivalent, holm, paired_test
 from msam.analysis.verdicts import (
@@ -88,25 +89,23 @@ def test_equivalence_is_the_90_percent_interval_within_the_margin(mean):
     assert (equivalent(values, 1.0) <= 0.05) == (low > -1 and high < 1)
 
 
-def test_the_paired_bootstrap_of_one_cell_is_scipys():
-    first, second = RNG.normal(size=25), RNG.normal(size=25)
-    found = aggregate.paired_bootstrap([first - second])
-    expected = stats.bootstrap(
-        (first, second),
-        lambda a, b, axis: (a - b).mean(axis=axis),
-        paired=True,
-        n_resamples=20_000,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert found.mean == pytest.approx((first - second).mean())
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03)
-    assert found.n == 25
+def test_the_effect_of_dependent_tests_is_averaged_seed_by_seed():
+    shared = RNG.normal(1, 0.2, size=SEEDS)
+    effects = [shared + RNG.normal(0, 0.001, size=SEEDS) for _ in range(4)]
+    tests = [Check(LATE, "x", "points", pd.Series(effect), 0.5, 0.5) for effect in effects]
+    low, high = stats.t.interval(0.95, SEEDS - 1, loc=shared.mean(), scale=stats.sem(shared))
+    (found,) = judge(tests)["effects"]
+    assert (found["effect"], found["low"], found["high"]) == pytest.approx(
+        (shared.mean(), low, high), abs=0.003
+    )
 
 
-def test_the_paired_bootstrap_weighs_cells_alike():
-    found = aggregate.paired_bootstrap([np.ones(8), np.full(2, 3.0)])
-    assert (found.mean, found.low, found.high, found.n) == (2, 2, 2, 2)
+def test_an_effect_that_the_results_chose_has_no_interval():
+    effect = pd.Series(RNG.normal(size=SEEDS))
+    found = judge([Check(LATE, "x", "points", effect, 0.5, 0.5, chosen=True)])
+    for row in (*found["effects"], *found["tests"]):
+        assert row["effect"] == pytest.approx(effect.mean())
+        assert (row["low"], row["high"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,8 @@ def test_verdicts_follow_the_rule(words, expected):
 
 
 def check(support, against, n=SEEDS):
-    return Check(LATE, "x", "points", np.linspace(0.5, 1.5, n), support, against, records=("a", f"{support}"))
+    effect = pd.Series(np.linspace(0.5, 1.5, n))
+    return Check(LATE, "x", "points", effect, support, against, records=("a", f"{support}"))
 
 
 def test_tests_are_corrected_over_the_claim_and_only_those_made():
@@ -288,8 +288,8 @@ def test_c3_needs_tau_and_flatness(tmp_path):
     assert whole["verdict"] == REPRODUCED
     assert {row["unit"]: row["tests"] for row in whole["effects"]} == {
         "tau": 2,
-        "largest Hessian eigenvalue": 2,
-        "adaptive sharpness": 2,
+        "log10 of the largest Hessian eigenvalue": 2,
+        "log10 of the adaptive sharpness": 2,
     }
     assert any("/probes/" in path for path in whole["records"])
     probed(tmp_path, LATE, {"msam": 9})
@@ -434,7 +434,7 @@ def test_the_table_links_pages_that_exist_and_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr("msam.book.pages", lambda _: {"ranking", "convergence"})
     rows = claims_table.claims_table(claims.evaluate_all(root), root).blocks[0].rows
     assert rows.loc[1, "claim"].text == '<a href="ranking.html">C2</a>'
-    assert rows.loc[7, "claim"] == "C8"  # its page is not among them
+    assert rows.loc[0, "claim"] == "C1"  # its page is not among them
     assert rows.filter(like="evidence").loc[7].tolist() == ["reproduced: 1 supported"]
 
 
@@ -444,5 +444,5 @@ def test_the_answer_counts_verdicts(tmp_path):
     text = claims_table.answer(judged)
     verdicts = [row["verdict"] for row in judged["made"]["claims"]]
     assert f"{verdicts.count(NOT)} not reproduced, {verdicts.count(NOT_HERE)} not testable here" in text
-    assert text.endswith("Reproduced as stated: embedded: C8.")
+    assert text.endswith("Reproduced as stated: C8 (embedded).")
     assert claims_table.answer({}) == "There are no records yet. No claim can be judged."

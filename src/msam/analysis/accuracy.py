@@ -20,7 +20,8 @@ NUMBERS = {"late": 1, "early": 2}
 SINGLE = "unimodal"
 NOTE = (
     "Test accuracy in percent after the last epoch, mean ± half of the 95 % Student-t interval over n seeds. "
-    "Accuracy of a modality: of its Shapley response. "
+    "Accuracy of a modality: of its Shapley response, which with early fusion contains a part of the fused "
+    "output and so is not what the modality knows alone. "
     "Bold: the paired difference to every other multimodal method of that dataset and fusion, those of other "
     "tables included, has an interval above zero."
 )

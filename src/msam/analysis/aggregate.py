@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from msam.analysis.statistics import CONFIDENCE, Interval
+from msam.analysis.statistics import CONFIDENCE
 
 REPEATS = 2000
 SEED = 0  # of the bootstrap's generator: the same records give the same interval
@@ -82,20 +82,3 @@ def stratified_bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.quantile(statistic(samples), [tail, 1 - tail], axis=0)
     return estimate, low, high
-
-
-def paired_bootstrap(cells: Sequence[np.ndarray]) -> Interval:
-    """Mean over cells of the mean paired difference, with the bootstrap's interval: pairs are drawn again.
-
-    Args:
-        cells: the paired differences of each cell, one a seed. Cells weigh alike.
-
-    Returns:
-        The mean; n is the number of seeds of the smallest cell.
-    """
-
-    def overall(samples: Sequence[np.ndarray]) -> np.ndarray:
-        return np.mean([rows.mean(axis=-1) for rows in samples], axis=0)
-
-    estimate, low, high = stratified_bootstrap(cells, overall)
-    return Interval(float(estimate), float(low), float(high), min(map(len, cells)))

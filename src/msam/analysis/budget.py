@@ -56,10 +56,10 @@ def differences(study: Study, budget: Study, first: str = "msam") -> pd.DataFram
 
 
 def overall_differences(study: Study, found: pd.DataFrame) -> pd.DataFrame:
-    """Means over the cells in which both comparisons have seeds, a row for each method of `differences`.
+    """Means over the blocks in which both comparisons have seeds, a row for each method of `differences`.
 
     Returns:
-        name, cells, level (of the cells), epochs and evaluations (Interval each), and the mean gradient
+        name, blocks, level (of the blocks), epochs and evaluations (Interval each), and the mean gradient
         evaluations of a run.
     """
     both = found[(found["epochs"].map(len) > 0) & (found["evaluations"].map(len) > 0)]
@@ -67,30 +67,30 @@ def overall_differences(study: Study, found: pd.DataFrame) -> pd.DataFrame:
     for name in in_order(both["name"]):
         part = both[both["name"] == name]
         apart = {which: levels.grouped(study, part["dataset"], part[which]) for which in COMPARISONS}
-        row = {"name": name, "cells": len(part), "level": ", ".join(apart["epochs"])}
+        row = {"name": name, "blocks": len(part), "level": ", ".join(apart["epochs"])}
         row |= {which: overall(differences) for which, differences in apart.items()}
         rows.append(
             row | {f"evaluations_{which}": part[f"evaluations_{which}"].mean() for which in EVALUATIONS}
         )
     spendings = [f"evaluations_{which}" for which in EVALUATIONS]
-    return pd.DataFrame(rows, columns=["name", "cells", "level", *COMPARISONS, *spendings])
+    return pd.DataFrame(rows, columns=["name", "blocks", "level", *COMPARISONS, *spendings])
 
 
 def budget_table(study: Study, budget: Study, first: str = "msam") -> Table:
-    """The mean over cells of both comparisons for each method."""
+    """The mean over blocks of both comparisons for each method."""
     found = overall_differences(study, differences(study, budget, first))
     rows = [
-        {("", "method"): label(row["name"]), ("", "evidence"): row["level"], ("", "cells"): row["cells"]}
+        {("", "method"): label(row["name"]), ("", "evidence"): row["level"], ("", "blocks"): row["blocks"]}
         | _texts(row, {which: row[which] for which in COMPARISONS}, first)
         for row in found.to_dict("records")
     ]
     data = [_data(row, {which: row[which] for which in COMPARISONS}) for row in found.to_dict("records")]
-    title = "Equal epochs beside equal gradient evaluations, mean over cells"
+    title = "Equal epochs beside equal gradient evaluations, mean over blocks"
     return _table(title, rows, data, study, budget, first, "budget")
 
 
 def budget_cells_table(study: Study, budget: Study, first: str = "msam") -> Table:
-    """Both comparisons in each cell."""
+    """Both comparisons in each block."""
     rows, data = [], []
     for row in differences(study, budget, first).to_dict("records"):
         intervals = {which: mean_interval(row[which]) for which in COMPARISONS}
@@ -98,7 +98,7 @@ def budget_cells_table(study: Study, budget: Study, first: str = "msam") -> Tabl
         lead |= {("", "method"): label(row["name"]), ("", "state"): row["text"]}
         rows.append(lead | _texts(row, intervals, first))
         data.append(_data(row, intervals) | {"state": row["text"]})
-    title = "Equal epochs beside equal gradient evaluations, cell by cell"
+    title = "Equal epochs beside equal gradient evaluations, block by block"
     return _table(title, rows, data, study, budget, first, "budget_cells")
 
 

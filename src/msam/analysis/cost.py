@@ -43,7 +43,10 @@ TIMED = "ratios are medians over repeats of the two side by side. Evidence level
 
 def cost_table(study: Study) -> Table:
     """Time of a step relative to SAM's and to joint training's, its milliseconds, and its passes."""
-    note = f"Same network and batch in one process; {TIMED}"
+    note = (
+        f"Same network and batch in one process; {TIMED} The network paper has a fortieth of the repeats, "
+        "rounded up."
+    )
     return _table(study, STEPS, "Cost of one step", COLUMNS, note)
 
 
@@ -160,7 +163,9 @@ def benchmark_footer(record: dict[str, Any] | None, name: str) -> str:
 def _both(rows: pd.DataFrame, method: str, count: int) -> str:
     mine = rows[(rows["method"] == method) & (rows["modalities"] == count)]
     return " and ".join(
-        f"{row.ratio_to_sam:.2f} times SAM's ({row.fusion} fusion)" for row in mine.itertuples()
+        f"{row.ratio_to_sam:.2f} times SAM's ({row.fusion} fusion; quartiles "
+        f"{_text('quartiles', row.ratio_to_sam_iqr)})"
+        for row in mine.itertuples()
     )
 
 

@@ -260,7 +260,7 @@ def splits_table(entry: Entry) -> Table:
         for split, content in data["splits"].items()
     ]
     if rows:
-        note = "Groups are what must not be in two splits: a speaker, a subject, an image."
+        note = "The groups named should not be in two splits; the last column says whether they are."
         return _table(entry, "Splits", rows, "splits", note)
     expected = _expected(entry)
     sizes = zip(_PURPOSES, expected.sizes, strict=True) if expected else ()

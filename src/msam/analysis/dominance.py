@@ -67,11 +67,13 @@ def dominance_sentence(study: Study, name: str = "msam") -> str:
     fractions = data.groupby(["dataset", "fusion", "modality"])["fraction"].mean()
     most = fractions.groupby(["dataset", "fusion"]).max()
     steady = levels.share(study, most.index.get_level_values("dataset"), most > STEADY, NOUN)
-    v_d = data.groupby(["dataset", "fusion"])["v_d"].mean()
+    means = data.groupby(["dataset", "fusion"])[["v_d", "switches"]].mean()
+    (v_d, switches) = ([means[column].min(), means[column].max()] for column in means)
     return (
         f"In {steady} one modality dominates more than "
         f"{100 * STEADY:.0f} % of the batches; the mean share of the dominant modality, v_d, lies between "
-        f"{v_d.min():.2f} and {v_d.max():.2f}."
+        f"{v_d[0]:.2f} and {v_d[1]:.2f}. The dominant modality changes {switches[0]:.1f} to "
+        f"{switches[1]:.1f} times in an epoch, mean of a block."
     )
 
 

@@ -88,7 +88,7 @@ def pairwise_table(study: Study, first: str = "msam", others: Iterable[str] = CO
 
 
 def count_sentence(study: Study, first: str, second: str) -> str:
-    """In how many cells `first` is higher or lower than `second`, or cannot be told apart from it."""
+    """In how many blocks `first` is higher or lower than `second`, or cannot be told apart from it."""
     compared = compare_methods(study, first, second)
     if study.frames.runs.empty or compared.empty:
         return f"{label(first)} against {label(second)}: no records yet."
@@ -136,7 +136,7 @@ def best_sentence(study: Study) -> str:
     if not names:
         return f"In none of the {len(best)} blocks is a best method supported."
     parts = [f"{label(name)} in {n}" for name, n in names.most_common()]
-    where = levels.share(study, [dataset for dataset, _ in best], map(bool, best.values()), "blocks")
+    where = levels.share(study, [dataset for dataset, _ in best], map(bool, best.values()))
     return f"A best method is supported in {where}: {', '.join(parts)}."
 
 

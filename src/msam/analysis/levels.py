@@ -19,8 +19,8 @@ def grouped(study: Study, datasets: Iterable[str], values: Iterable[T]) -> dict[
     return {level: mine for level, mine in found.items() if mine}
 
 
-def share(study: Study, datasets: Iterable[str], hits: Iterable[bool], noun: str = "cells") -> str:
-    """How many blocks are hits: "1 of 10 cells (embedded 1 of 6, compact 0 of 4)", without levels if one."""
+def share(study: Study, datasets: Iterable[str], hits: Iterable[bool], noun: str = "blocks") -> str:
+    """How many are hits: "1 of 10 blocks (embedded 1 of 6, compact 0 of 4)", without levels if one."""
     found = grouped(study, datasets, map(bool, hits))
     parts = [f"{level} {sum(mine)} of {len(mine)}" for level, mine in found.items()]
     every = [hit for mine in found.values() for hit in mine]

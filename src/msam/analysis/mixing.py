@@ -11,6 +11,7 @@ from msam.analysis.findings import VERDICTS, verdict
 from msam.analysis.metrics import CELL, by_seed
 from msam.analysis.names import READINGS, label
 from msam.analysis.provenance import footer
+from msam.analysis.ranking_table import UNCORRECTED
 from msam.analysis.sources import Study, evidence, sorted_cells, study_file
 from msam.analysis.statistics import equivalent, mean_interval
 from msam.analysis.sweep import best, swept
@@ -89,7 +90,7 @@ def mixing_table(study: Study) -> Table:
         "has M-SAM's learning rate and radius and the mean share of its run of the same seed. Equal within "
         f"the margin: the 90 % interval lies within ± {100 * margin():.1f} points, two one-sided tests "
         "at 5 %; the study file stated the margin before the runs. Best constant share: of the sweep, by the "
-        "mean test accuracy, to look at and not to choose by."
+        f"mean test accuracy, to look at and not to choose by. {UNCORRECTED}"
     )
     frame = pd.DataFrame(data)
     return Table(
@@ -112,19 +113,31 @@ def mixing_sentence(study: Study) -> str:
         mine = found[found["name"] == name]
         if mine.empty:
             continue
-        words = [EQUAL, VERDICTS["higher"], VERDICTS["lower"], VERDICTS["apart"]]
-        counts = [f"{word} in {int((mine['reading'] == word).sum())}" for word in words]
-        parts.append(f"{label(name)} {', '.join(counts)} of {len(mine)} blocks")
-    return f"Against a constant mixture (margin {100 * margin():.1f} points): {'; '.join(parts)}."
+        equal = levels.share(study, mine["dataset"], mine["reading"] == EQUAL)
+        higher, lower, apart = (
+            levels.count(study, mine["dataset"], mine["reading"] == VERDICTS[word])
+            for word in ("higher", "lower", "apart")
+        )
+        parts.append(
+            f"{label(name)} is equal within the margin in {equal}, higher in {higher}, lower in {lower}, and "
+            f"cannot be told apart in {apart}"
+        )
+    return f"Against a constant mixture (margin {100 * margin():.1f} points) {'; '.join(parts)}."
 
 
 def sweep_sentence(study: Study) -> str:
     """In how many blocks some constant share of the sweep has a higher mean than M-SAM."""
     values = by_seed(study.frames.runs)
-    tops = best(swept(values, "share"))
+    rows = swept(values, "share")
+    tops = best(rows)
     blocks = [key for key in tops if (*key[:2], "msam") in values]
     if not blocks:
         return "There is no sweep of the share yet."
     above = [tops[key][1].mean >= values[*key[:2], "msam"].mean() for key in blocks]
-    where = levels.share(study, [dataset for dataset, _, _ in blocks], above, "blocks")
-    return f"Some constant share of the sweep has at least the mean accuracy of M-SAM in {where}."
+    shares = rows.groupby(["dataset", "fusion"])["x"].nunique().max()
+    where = levels.share(study, [dataset for dataset, _, _ in blocks], above)
+    chance = len(blocks) * shares / (shares + 1)
+    return (
+        f"Some constant share of the sweep has at least the mean test accuracy of M-SAM in {where}; that the "
+        f"best of {shares} shares does so is expected in {chance:.1f} if all are equal."
+    )

@@ -312,9 +312,9 @@ def conflicts_table() -> Table:
     """`conflicts` as a table."""
     found = conflicts()
     said = {
-        "axis end": "{row.above} of {row.methods} methods are above it; the lowest has {row.table:.2f}",
+        "axis end": "{row.above:.0f} of {row.methods} methods are above it; the lowest has {row.table:.2f}",
         "value": "{row.table:.2f}, {row.off:+.2f} points",
-        "best": "{row.table:.2f}; {row.above} of {row.methods} methods are above it",
+        "best": "{row.table:.2f}; {row.above:.0f} of {row.methods} methods are above it",
     }
     rows = [
         {

@@ -21,7 +21,7 @@ def footer(study: Study) -> str:
     again = remake("reproduce", study.profiles, study.name)
     if done.empty:
         return f"Made from {count}; {again}."
-    return f"Made from {count}, {_commits(done)}; {listed(done['device'])}; {again}."
+    return f"Made from {count}, {_commits(done)}; {listed(done['device'], ' and ')}; {again}."
 
 
 def remake(target: str, homes: Iterable[str], study: str = "main") -> str:
@@ -51,8 +51,8 @@ def _commits(cells: pd.DataFrame) -> str:
     return ("commit " if len(texts) == 1 else "commits ") + listed(texts)
 
 
-def listed(values: pd.Series | list[str], most: int = 3) -> str:
+def listed(values: pd.Series | list[str], between: str = ", ", most: int = 3) -> str:
     """The different values, the first `most` of them by name."""
     texts = list(dict.fromkeys(str(value) for value in values))
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    return between.join(texts[:most]) + more

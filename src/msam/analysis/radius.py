@@ -6,7 +6,7 @@ import pandas as pd
 
 from msam.analysis import levels
 from msam.analysis.findings import verdict
-from msam.analysis.metrics import by_seed, gaps_by_seed
+from msam.analysis.metrics import CELL, by_seed, gaps_by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, evidence
@@ -38,9 +38,11 @@ def radius_table(study: Study) -> Table:
         name: dict(list(swept(values, OPTION).groupby(keys)["value"]))
         for name, values in measures(study).items()
     }
+    states = study.cells.set_index(CELL)["text"].to_dict()
     rows, data = [], []
     for key in parts[ACCURACY]:
         where = dict(zip(keys, key, strict=True))
+        name = f"{where['method']}+{OPTION}_{where['x']}"
         row = {
             "dataset": where["dataset"],
             "evidence": evidence(study, where["dataset"]),
@@ -48,15 +50,16 @@ def radius_table(study: Study) -> Table:
             "method": label(where["method"]),
             "rho": f"{where['x']:g}",
         }
-        for name, digits in ((ACCURACY, 1), (GAP, 3), (SHARPNESS, 2)):
-            interval = mean_interval(parts[name].get(key, []))
-            row[name.removesuffix(" (log)")] = number(interval, digits)
+        for text, digits in ((ACCURACY, 1), (GAP, 3), (SHARPNESS, 2)):
+            interval = mean_interval(parts[text].get(key, []))
+            row[text.removesuffix(" (log)")] = number(interval, digits)
+            row |= {"n": interval.n} if text == ACCURACY else {}
             data.append(
                 where
-                | {"measure": name, "mean": interval.mean, "low": interval.low}
+                | {"measure": text, "mean": interval.mean, "low": interval.low}
                 | {"high": interval.high, "n": interval.n}
             )
-        rows.append(row)
+        rows.append(row | {"state": states[where["dataset"], where["fusion"], name]})
     note = (
         "After the last epoch, ± half of the 95 % interval over seeds. Learning rates are those of SAM and "
         "M-SAM in the main study, the same for every radius; a radius of 0 is joint training at that rate. "
@@ -73,15 +76,18 @@ def radius_sentence(study: Study) -> str:
     rows = [
         (dataset, verdict(paired_difference(series, values[dataset, fusion, f"sam{name[4:]}"])))
         for (dataset, fusion, name), series in values.items()
-        if name.startswith(f"msam+{OPTION}_") and (dataset, fusion, f"sam{name[4:]}") in values
+        if name.startswith(f"msam+{OPTION}_")
+        and not name.endswith("_0.0")  # joint training for both
+        and (dataset, fusion, f"sam{name[4:]}") in values
     ]
     if not rows:
         return "There are no records of the study `radius` yet."
     datasets = [dataset for dataset, _ in rows]
     higher, lower = ([word == which for _, word in rows] for which in ("higher", "lower"))
+    where = levels.share(study, datasets, higher, "settings")
     return (
-        f"At equal radius M-SAM is higher than SAM in {levels.share(study, datasets, higher, 'settings')} "
-        f"and lower in {levels.count(study, datasets, lower)}."
+        f"At equal radius above zero M-SAM is higher than SAM in {where} and lower in "
+        f"{levels.count(study, datasets, lower)}."
     )
 
 

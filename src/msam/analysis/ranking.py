@@ -1,4 +1,4 @@
-"""All methods side by side over the cells of dataset and fusion: ranks, means, M-SAM against each of them."""
+"""All methods side by side over the blocks, dataset x fusion: ranks, means, M-SAM against each of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from msam.analysis import aggregate, levels
 from msam.analysis.findings import VERDICTS, verdict
-from msam.analysis.metrics import is_unimodal
+from msam.analysis.metrics import CELL, is_unimodal
 from msam.analysis.names import in_order
 from msam.analysis.sources import Study
 from msam.analysis.statistics import Interval, combined_interval, mean_interval, paired_difference
@@ -31,7 +31,7 @@ def grids(study: Study, level: str | None = None, rule: str = "last") -> Grids:
 
 
 def normalized(cells: Grids, reference: str = "joint") -> Grids:
-    """Accuracies in percent of the reference's mean in the same cell; cells without it are left out."""
+    """Accuracies in percent of the reference's mean in the same block; blocks without it are left out."""
     return {
         key: 100 * grid / grid[reference].mean() for key, grid in cells.items() if reference in grid.columns
     }
@@ -39,22 +39,22 @@ def normalized(cells: Grids, reference: str = "joint") -> Grids:
 
 @lru_cache(maxsize=8)
 def ranking(study: Study, level: str | None = None, rule: str = "last") -> pd.DataFrame:
-    """Every multimodal method with records, those in all cells first, best mean rank first.
+    """Every multimodal method with records, those in all blocks first, best mean rank first.
 
     Args:
         study: the records.
-        level: evidence level of the cells; all cells if not given.
+        level: evidence level of the blocks; all blocks if not given.
         rule: which chooses the epoch.
 
     Returns:
-        A row for each: name, cells (number it has runs in), complete (whether these are all), rank (Interval:
-        mean over its cells and seeds of its rank among the methods there), score (Interval:
-        interquartile mean of its runs' accuracies in percent of joint's mean, cells weighing alike), n and
+        A row for each: name, blocks (number it has runs in), complete (whether these are all), rank
+        (Interval: mean over its blocks and seeds of its rank among the methods there), score (Interval:
+        interquartile mean of its runs' accuracies in percent of joint's mean, blocks weighing alike), n and
         most (seeds of the cells with fewest and with most).
     """
     cells = grids(study, level, rule)
     names = in_order(name for grid in cells.values() for name in grid.columns)
-    rank, scores = _mean_ranks(cells, names), normalized(cells)
+    rank, scores = _mean_ranks(study, cells, names), normalized(cells)
     rows = []
     for name in names:
         counts = [int(grid[name].count()) for grid in cells.values() if name in grid.columns]
@@ -62,7 +62,7 @@ def ranking(study: Study, level: str | None = None, rule: str = "last") -> pd.Da
         score = Interval(*_bootstrap(runs, _pooled_iqm), min(map(len, runs))) if runs else mean_interval([])
         complete = len(counts) == len(cells)
         rows.append((name, len(counts), complete, rank[name], score, min(counts), max(counts)))
-    columns = ["name", "cells", "complete", "rank", "score", "n", "most"]
+    columns = ["name", "blocks", "complete", "rank", "score", "n", "most"]
     out = pd.DataFrame(rows, columns=columns).astype({"complete": bool})
     place = [(not row.complete, row.rank.mean) for row in out.itertuples()]
     return out.iloc[sorted(range(len(out)), key=place.__getitem__)].reset_index(drop=True)
@@ -70,17 +70,17 @@ def ranking(study: Study, level: str | None = None, rule: str = "last") -> pd.Da
 
 @lru_cache(maxsize=8)
 def against(study: Study, first: str = "msam", level: str | None = None) -> pd.DataFrame:
-    """`first` against every other multimodal method over the cells where both have runs.
+    """`first` against every other multimodal method over the blocks where both have runs.
 
     Args:
         study: the records.
         first: a method.
-        level: evidence level of the cells; all cells if not given.
+        level: evidence level of the blocks; all blocks if not given.
 
     Returns:
-        A row for each: name, cells, n and most (seeds of the levels with fewest and with most), difference
-        (Interval: first - name, see `overall`), probability (Interval: P(first > name), mean over cells), and
-        higher, lower, apart, unknown (in how many cells the interval of the difference says so).
+        A row for each: name, blocks, n and most (seeds of the levels with fewest and with most), difference
+        (Interval: first - name, see `overall`), probability (Interval: P(first > name), mean over blocks),
+        and higher, lower, apart, unknown (in how many blocks the interval of the difference says so).
     """
     cells = grids(study, level)
     names = in_order(name for grid in cells.values() for name in grid.columns if first in grid.columns)
@@ -92,21 +92,21 @@ def against(study: Study, first: str = "msam", level: str | None = None) -> pd.D
         found = Counter(verdict(paired_difference(grid[first], grid[name])) for grid in both.values())
         apart = levels.grouped(study, [d for d, _ in both], [g[first] - g[name] for g in both.values()])
         difference, most = overall(apart), max(len(_by_seed(part)) for part in apart.values())
-        row = {"name": name, "cells": len(both), "n": difference.n, "most": most, "difference": difference}
+        row = {"name": name, "blocks": len(both), "n": difference.n, "most": most, "difference": difference}
         row |= {"probability": _improvement(list(both.values()), first, name)}
         rows.append(row | {word: found[word] for word in VERDICTS})
-    columns = ["name", "cells", "n", "most", "difference", "probability", *VERDICTS]
+    columns = ["name", "blocks", "n", "most", "difference", "probability", *VERDICTS]
     return pd.DataFrame(rows, columns=columns)
 
 
 def overall(differences: Mapping[str, list[pd.Series]]) -> Interval:
-    """Mean over cells of a number by seed.
+    """Mean over blocks of a number by seed.
 
-    Within a level it is averaged over the cells seed by seed, over the seeds that all of them have; levels
-    may have other seeds, and are combined as independent groups that weigh by their cells.
+    Within a level it is averaged over the blocks seed by seed, over the seeds that all of them have; levels
+    may have other seeds, and are combined as independent groups that weigh by their blocks.
 
     Args:
-        differences: level -> the numbers of each of its cells, indexed by seed.
+        differences: level -> the numbers of each of its blocks, indexed by seed.
     """
     cells = sum(map(len, differences.values()))
     return combined_interval([(len(part) / cells, _by_seed(part)) for part in differences.values()])
@@ -120,7 +120,7 @@ def profile(study: Study, names: Iterable[str], points: int = 121) -> pd.DataFra
     """Performance profiles: the fraction of a method's runs whose normalized accuracy is above a threshold.
 
     Returns:
-        A row for each method and threshold: name, x (threshold), mean (the fraction, mean over cells), low,
+        A row for each method and threshold: name, x (threshold), mean (the fraction, mean over blocks), low,
         high.
     """
     scores = normalized(grids(study))
@@ -141,7 +141,7 @@ def profile(study: Study, names: Iterable[str], points: int = 121) -> pd.DataFra
 
 
 def strata(cells: Grids, name: str) -> list[np.ndarray]:
-    """The runs of a method, one array a cell that has any."""
+    """The runs of a method, one array a block that has any."""
     columns = [grid[name].dropna().to_numpy() for grid in cells.values() if name in grid.columns]
     return [column for column in columns if len(column)]
 
@@ -150,11 +150,17 @@ def _blocks(runs: pd.DataFrame) -> Iterable[tuple[tuple[str, str], pd.DataFrame]
     return ((key, rows) for key, rows in runs.groupby(["dataset", "fusion"]))
 
 
-def _mean_ranks(cells: Grids, names: list[str]) -> dict[str, Interval]:
-    """Mean over cells of each method's mean rank over seeds, with its interval."""
+def _mean_ranks(study: Study, cells: Grids, names: list[str]) -> dict[str, Interval]:
+    """Mean over blocks of each method's mean rank over seeds, with its interval; diverged runs are last."""
     if not cells:
         return {}
-    places = [aggregate.ranks(grid.reindex(columns=names).to_numpy()) for grid in cells.values()]
+    seeds = study.frames.seeds[study.frames.seeds["state"] == "diverged"]
+    diverged = set(seeds[[*CELL, "seed"]].itertuples(index=False, name=None))
+    places = []
+    for block, grid in cells.items():
+        full = grid.reindex(columns=names)
+        lost = [[(*block, name, seed) in diverged for name in names] for seed in full.index]
+        places.append(aggregate.ranks(np.where(lost, -np.inf, full)))
 
     def mean_rank(samples: Iterable[np.ndarray]) -> np.ndarray:
         return aggregate.mean(np.stack([aggregate.mean(sample, axis=-2) for sample in samples]), axis=0)
@@ -169,7 +175,7 @@ def _pooled_iqm(samples: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _improvement(both: list[pd.DataFrame], first: str, second: str) -> Interval:
-    """P(first > second), mean over cells; the runs of the two methods are drawn apart from each other."""
+    """P(first > second), mean over blocks; the runs of the two methods are drawn apart from each other."""
     pairs = [[grid[name].dropna().to_numpy() for name in (first, second)] for grid in both]
     runs = [column for pair in pairs if all(map(len, pair)) for column in pair]
     if not runs:

@@ -1,4 +1,4 @@
-"""The tables and sentences of the comparison of all methods over the cells of dataset and fusion."""
+"""The tables and sentences of the comparison of all methods over the blocks of dataset and fusion."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ NO_RECORDS = "There are no records yet, so nothing can be compared."
 BOOTSTRAP = (
     "95 % intervals of ranks, interquartile means and probabilities: bootstrap over the seeds of each cell."
 )
-COUNTS = ("cells", "higher", "lower", "not told apart")
+COUNTS = ("blocks", "higher", "lower", "not told apart")
 """Columns of the table against every method that it has once, for all levels together."""
 
 UNCORRECTED = "Readings are not corrected for the number of comparisons."
 
 
 def parts(study: Study) -> dict[str, str | None]:
-    """The groups of cells that tables show: heading -> level; all together first where there are several."""
+    """The groups of blocks that tables show: heading -> level; all together first where there are several."""
     found = levels.grouped(study, [dataset for dataset, _ in grids(study)], grids(study))
     every = {f"all: {', '.join(found)}": None} if len(found) > 1 else {}
     return every | {level: level for level in found}
 
 
 def ranking_table(study: Study) -> Table:
-    """Mean rank and interquartile mean of every method; those that lack cells in a part of their own."""
+    """Mean rank and interquartile mean of every method; those that lack blocks in a part of their own."""
     found = {heading: ranking(study, level) for heading, level in parts(study).items()}
     first = next(iter(found.values()), ranking(study))
     rows = [
@@ -44,21 +44,22 @@ def ranking_table(study: Study) -> Table:
         for row in first.itertuples()
     ]
     full = int(first["complete"].sum())
-    shown = [(rows[:full], ""), (rows[full:], "Not in all cells")]
+    shown = [(rows[:full], ""), (rows[full:], "Not in all blocks")]
     blocks = tuple(Block(grouped(part), heading) for part, heading in shown if part)
     data = _numbers(found, {"rank": 1, "score": 1})
     note = (
-        "Mean rank: by fused test accuracy among the methods, mean over seeds and cells, 1 is best. "
+        "Mean rank: by fused test accuracy among the methods, mean over seeds and blocks, 1 is best; a run "
+        "that diverged is last there and left out of the interquartile mean. "
         "Interquartile mean: the middle half of all runs, each in percent of joint training's mean in its "
-        "cell; cells weigh alike, however many seeds they have. n: seeds of a cell. A method that lacks "
-        "cells is ranked only where it has runs, so its numbers are not comparable with the others'. "
+        "block; blocks weigh alike, however many seeds they have. n: seeds of a cell. A method that lacks "
+        "blocks is ranked only where it has runs, so its numbers are not comparable with the others'. "
         f"{BOOTSTRAP}"
     )
     return Table("Mean rank and interquartile mean", blocks, data, note, footer(study), file="ranking")
 
 
 def against_table(study: Study, first: str = "msam") -> Table:
-    """`against` as a table: the mean difference in points, P(first > method), and counts of cells."""
+    """`against` as a table: the mean difference in points, P(first > method), and counts of blocks."""
     found = {heading: against(study, first, level) for heading, level in parts(study).items()}
     every = next(iter(found.values()), against(study, first))
 
@@ -68,7 +69,7 @@ def against_table(study: Study, first: str = "msam") -> Table:
             "n": levels.span((row.n, row.most)),
             "reading": VERDICTS[verdict(row.difference)],
             f"P({label(first)} > method)": span(row.probability, 2),
-            "cells": row.cells,
+            "blocks": row.blocks,
             "higher": row.higher,
             "lower": row.lower,
             "not told apart": row.apart,
@@ -78,11 +79,12 @@ def against_table(study: Study, first: str = "msam") -> Table:
     together = next(iter(found), "")
     rows = [{k: v for k, v in row.items() if k[0] in ("", together) or k[1] not in COUNTS} for row in rows]
     note = (
-        f"{label(first)} minus the method in fused test accuracy after the last epoch, mean over the cells "
-        "in which both have runs, paired by seed, ± half of the 95 % Student-t interval over n seeds. Levels "
-        "together: each weighs by its cells, Welch's interval, because their numbers of seeds differ. "
-        f"P: probability that a run of {label(first)} is better than one of the method in the same cell, "
-        f"ties count one half. Higher, lower: in how many cells. {UNCORRECTED} {BOOTSTRAP}"
+        f"{label(first)} minus the method in fused test accuracy after the last epoch, mean over the blocks "
+        "in which both have runs, paired by seed, ± half of the 95 % Student-t interval over n seeds: within "
+        "a level the blocks are averaged seed by seed. Levels together: each weighs by its blocks, Welch's "
+        "interval, as groups that are independent of each other. "
+        f"P: probability that a run of {label(first)} is better than one of the method in the same block, "
+        f"ties count one half. Higher, lower: in how many blocks. {UNCORRECTED} {BOOTSTRAP}"
     )
     title = f"{label(first)} against every method"
     data = _numbers(found, {"difference": 100, "probability": 1})
@@ -90,7 +92,7 @@ def against_table(study: Study, first: str = "msam") -> Table:
 
 
 def cells_table(study: Study, first: str = "msam") -> Table:
-    """Differences of `first` to every method in each cell; bold where the interval excludes zero."""
+    """Differences of `first` to every method in each block; bold where the interval excludes zero."""
     cells = grids(study)
     names = in_order(name for grid in cells.values() for name in grid.columns if name != first)
     rows, strong, data = [], set(), []
@@ -120,13 +122,13 @@ def cells_table(study: Study, first: str = "msam") -> Table:
         f"{label(first)} minus the method in points of fused test accuracy, paired by seed, ± half of the "
         f"95 % interval over seeds: {seeds}. Bold: the interval excludes zero. {UNCORRECTED}"
     )
-    title = f"{label(first)} minus every method, cell by cell"
+    title = f"{label(first)} minus every method, block by block"
     blocks = (Block(grouped(rows), strong=frozenset(strong)),)
     return Table(title, blocks, pd.DataFrame(data), note, footer(study), file="against_cells")
 
 
 def rank_sentence(study: Study, name: str = "msam") -> str:
-    """The mean rank of a method among those in all cells, and which one ranks best; then level by level."""
+    """The mean rank of a method among those in all blocks, and which one ranks best; then level by level."""
     texts = [_place(ranking(study, level), at, name) for level, at in _places(study)]
     return " ".join(texts) or NO_RECORDS
 
@@ -140,9 +142,9 @@ def _places(study: Study) -> list[tuple[str | None, str]]:
 def _place(found: pd.DataFrame, at: str, name: str) -> str:
     found = found[found["complete"]].reset_index(drop=True)
     if found.empty:
-        return f"No method has runs in all cells{at}."
+        return f"No method has runs in all blocks{at}."
     best = found.iloc[0]
-    where = f"Among the {len(found)} methods in all cells{at} ({best['cells']})"
+    where = f"Among the {len(found)} methods in all blocks{at} ({best['blocks']})"
     lead = f"{label(best['name'])} has the best mean rank, {span(best['rank'], 1)}"
     if name not in set(found["name"]):
         return f"{where}, {lead}; {label(name)} has no runs in some of them."
@@ -155,14 +157,14 @@ def _place(found: pd.DataFrame, at: str, name: str) -> str:
 
 
 def against_sentence(study: Study, first: str = "msam") -> str:
-    """Than how many methods `first` is higher in the mean over cells, and than which it is lower."""
+    """Than how many methods `first` is higher in the mean over blocks, and than which it is lower."""
     found = {
         at: readings(rows, "difference")
         for level, at in _places(study)
         if len(rows := against(study, first, level))
     }
     (at, text), *more = found.items() or [("", "")]
-    text = f"In the mean over cells{at}, {label(first)} {text}"
+    text = f"In the mean over blocks{at}, {label(first)} {text}"
     text += "".join(f";{other} it {its}" for other, its in more)
     return f"{text}." if found else f"There are no records of {label(first)} beside another method yet."
 
@@ -190,7 +192,7 @@ def span(interval: Interval, digits: int) -> str:
 def _side_by_side(
     found: Mapping[str, pd.DataFrame], name: str, texts: Callable[[Any], dict[str, Any]]
 ) -> dict[tuple[str, str], Any]:
-    """A method's texts in every group of cells, dashes where it has no runs."""
+    """A method's texts in every group of blocks, dashes where it has no runs."""
     out: dict[tuple[str, str], Any] = {}
     for heading, part in found.items():
         rows = {row.name: texts(row) for row in part.itertuples()}
@@ -203,13 +205,13 @@ def _ranking_texts(row: Any) -> dict[str, Any]:
     return {
         "mean rank": span(row.rank, 1),
         "interquartile mean (% of joint)": span(row.score, 1),
-        "cells": row.cells,
+        "blocks": row.blocks,
         "n": levels.span((row.n, row.most)),
     }
 
 
 def _numbers(found: Mapping[str, pd.DataFrame], columns: Mapping[str, float]) -> pd.DataFrame:
-    """The frames of all groups of cells, each column of intervals, times a factor, as three of numbers."""
+    """The frames of all groups of blocks, each column of intervals, times a factor, as three of numbers."""
     frames = []
     for heading, part in found.items():
         out = part.drop(columns=list(columns))

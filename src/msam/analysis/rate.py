@@ -209,12 +209,14 @@ def rate_sentences(record: Record | None) -> tuple[str, str]:
 
 def _held(found: list[Finding]) -> str:
     held = [one.rule for one in found if one.verdict == "supported"]
-    low, *_, high = sorted(one.effect.mean for one in found)
+    ordered = sorted(one.effect.mean for one in found)
+    low, high = (f"{slope:+.2f}" for slope in (ordered[0], ordered[-1]))
+    spread = f"are all {low}" if low == high else f"run from {low} to {high}"
     some = f"{len(held)} of the {len(found)} rules ({', '.join(NAMES[rule] for rule in held) or DASH})"
     return (
         "The claimed rate is supported for "
         f"{f'all {len(found)} rules, SAM and SGD among them' if len(held) == len(found) else some}: "
-        f"slopes of the ratio run from {low:+.2f} to {high:+.2f}, and 0 is the claimed rate."
+        f"the slopes of the ratio {spread}, and 0 is the claimed rate."
     )
 
 

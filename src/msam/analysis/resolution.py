@@ -187,9 +187,9 @@ def margins_sentence() -> str:
     for over, text in (("best other", "the best other method"), ("SAM", "SAM")):
         readings = found.loc[found["over"] == over, "reading"]
         parts.append(
-            f"of its {len(readings)} margins over {text}, {(readings == 'both').sum()} are beyond the "
-            f"interval of two independent test results, {(readings == 'best case').sum()} only beyond the "
-            f"most favorable case, and {(readings == 'neither').sum()} not even that"
+            f"of M-SAM's {len(readings)} margins over {text}, the interval of two independent test results "
+            f"is exceeded by {(readings == 'both').sum()}, only the limit of the most favorable case by "
+            f"{(readings == 'best case').sum()}, and neither by {(readings == 'neither').sum()}"
         )
     return f"One number a cell carries little evidence: {'; '.join(parts)}."
 

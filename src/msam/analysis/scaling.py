@@ -75,7 +75,6 @@ def scaling_table(root: Path) -> Table:
             "identified (%)": percent(row["identified"]),
             "n": row["accuracy"].n,
             "gradients / SAM's": f"{row['gradients']:.4f}",
-            "epoch (s)": f"{row['epoch']:.2f}",
         }
         for row in found.to_dict("records")
     ]

@@ -25,7 +25,7 @@ DIFFERENCES = {
 """What is compared: the second rule is taken away from the first."""
 
 NO_RECORDS = "There are no records yet, so no rule can be compared."
-ONE_METHOD = "Only one method has runs in all cells, so there is no order to compare."
+ONE_METHOD = "Only one method has runs in all blocks, so there is no order to compare."
 
 
 def said(difference: str) -> str:
@@ -35,14 +35,14 @@ def said(difference: str) -> str:
 
 
 def gains(study: Study, level: str | None = None) -> pd.DataFrame:
-    """Fused test accuracy by one rule minus that by another, of the same runs, mean over the cells.
+    """Fused test accuracy by one rule minus that by another, of the same runs, mean over the blocks.
 
     Args:
         study: the records.
-        level: evidence level of the cells; all cells if not given.
+        level: evidence level of the blocks; all blocks if not given.
 
     Returns:
-        A row for each multimodal method: name, cells, complete (whether these are all), and an Interval
+        A row for each multimodal method: name, blocks, complete (whether these are all), and an Interval
         (fraction, see `ranking.overall`) for each of `DIFFERENCES`.
     """
     values = {rule: grids(study, level, rule) for rule in RULES}
@@ -50,17 +50,17 @@ def gains(study: Study, level: str | None = None) -> pd.DataFrame:
     rows = []
     for name in names:
         where = [key for key, grid in values["last"].items() if name in grid.columns]
-        row = {"name": name, "cells": len(where), "complete": len(where) == len(values["last"])}
+        row = {"name": name, "blocks": len(where), "complete": len(where) == len(values["last"])}
         for difference, (first, second) in DIFFERENCES.items():
             series = [values[first][key][name] - values[second][key][name] for key in where]
             row[difference] = overall(levels.grouped(study, [dataset for dataset, _ in where], series))
         rows.append(row)
-    out = pd.DataFrame(rows, columns=["name", "cells", "complete", *DIFFERENCES])
+    out = pd.DataFrame(rows, columns=["name", "blocks", "complete", *DIFFERENCES])
     return out.astype({"complete": bool})
 
 
 def places(study: Study) -> pd.DataFrame:
-    """Mean ranks by each rule of the methods that have runs in all cells.
+    """Mean ranks by each rule of the methods that have runs in all blocks.
 
     Returns:
         Methods, best by the last epoch first, x rules: Interval.
@@ -103,10 +103,10 @@ def gains_table(study: Study) -> Table:
                 if points:
                     where = {"method": name, "evidence": heading, "difference": said(difference)}
                     data.append(where | spread("points", points))
-            row[heading, "cells"] = mine["cells"].iloc[0] if len(mine) else 0
+            row[heading, "blocks"] = mine["blocks"].iloc[0] if len(mine) else 0
         rows.append(row)
     note = (
-        "Fused test accuracy in points, of the same runs, mean over the cells, ± half of the 95 % interval "
+        "Fused test accuracy in points, of the same runs, mean over the blocks, ± half of the 95 % interval "
         "over seeds (levels together: Welch's). The best test epoch can never be below another; that its "
         "difference is above zero is no finding, how large it is, is one."
     )
@@ -115,7 +115,7 @@ def gains_table(study: Study) -> Table:
 
 
 def order_table(study: Study) -> Table:
-    """Mean rank of every method in all cells by each rule, and Kendall's tau between the orders."""
+    """Mean rank of every method in all blocks by each rule, and Kendall's tau between the orders."""
     ranks = places(study)
     where = study.level if len(ranks) else ""
     rows = [
@@ -134,8 +134,8 @@ def order_table(study: Study) -> Table:
         ]
     )
     note = (
-        "Mean rank over seeds and cells by fused test accuracy, 1 is best, with its 95 % bootstrap interval; "
-        "bold is the best."
+        "Mean rank over seeds and blocks by fused test accuracy, 1 is best, with its 95 % bootstrap "
+        "interval; bold is the best."
     )
     if len(ranks) > 1:
         agree = (f"{RULES[a]} and {RULES[b]} {tau:.2f}" for (a, b), tau in agreement(ranks).items())
@@ -173,18 +173,17 @@ def order_sentence(study: Study, name: str = "msam") -> str:
     if len(set(first.values())) == 1:
         lead = f"{first['last']} has the best mean rank by every rule"
     else:
-        lead = "the best mean rank has " + ", ".join(
-            f"{who} by the {RULES[rule]}" for rule, who in first.items()
-        )
+        who = joined(f"{name} by the {RULES[rule]}" for rule, name in first.items())
+        lead = f"the method with the best mean rank is {who}"
     mine = (
         f"{label(name)} is number "
         f"{joined(1 + _order(ranks, rule)[ranks.index.get_loc(name)] for rule in RULES)} of {len(ranks)} by "
         f"the {joined(RULES.values())}"
         if name in ranks.index
-        else f"{label(name)} has no runs in some cells"
+        else f"{label(name)} has no runs in some blocks"
     )
     other = changed(study, "best_test")
-    where = levels.share(study, [dataset for dataset, _ in other], other.values(), "blocks")
+    where = levels.share(study, [dataset for dataset, _ in other], other.values())
     return (
         "The order by the best test epoch agrees with that by the last epoch to a Kendall's tau of "
         f"{tau['last', 'best_test']:.2f}: {lead}, {mine}, and the method supported as best, or that there is "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -12,7 +13,7 @@ from msam.analysis import levels, profiles
 from msam.analysis.metrics import CELL
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
-from msam.analysis.sources import Study, evidence, record_json
+from msam.analysis.sources import Study, evidence, read, record_json
 from msam.analysis.table import DASH, Block, Html, Table
 
 
@@ -50,20 +51,39 @@ def status_table(study: Study) -> Table:
 
 
 def failures_table(study: Study) -> Table:
-    """Cells that failed, are missing or not defined, and seeds that diverged, each with its reason."""
-    cells = study.cells[study.cells["state"] != "done"]
-    rows = [
-        _failure(cell, cell.text.split(":")[0], cell.reason or "no record", "all")
-        for cell in cells.itertuples()
-    ]
-    seeds = study.frames.seeds[study.frames.seeds["state"] == "diverged"]
-    for seed in seeds.assign(
-        evidence=[evidence(study, dataset) for dataset in seeds["dataset"]]
-    ).itertuples():
-        rows.append(_failure(seed, "diverged", seed.reason, str(seed.seed)))
+    """Cells that failed, are missing or not defined, and seeds that diverged, each with its reason.
+
+    Of the other studies only what failed or diverged.
+    """
+    rows = _failures(study, study.cells["state"] != "done")
+    for other in _troubled(study):
+        rows += _failures(other, other.cells["state"] == "failed")
     frame = pd.DataFrame(rows)
     heading = "" if rows else "Nothing failed, diverged or is missing."
-    return Table("What did not work", (Block(frame, heading),), frame, "", footer(study), file="failures")
+    note = f"Cells that are missing or not defined: of the study `{study.name}`."
+    return Table("What did not work", (Block(frame, heading),), frame, note, footer(study), file="failures")
+
+
+def _troubled(study: Study) -> list[Study]:
+    """The other studies of the same profiles that have a failed cell or a diverged seed."""
+    found = {
+        path.relative_to(study.root).parts[1]
+        for profile in study.profiles
+        for path in study.root.glob(f"{profile}/*/*/*/*.json")
+        if re.search(rb'"state": "(failed|diverged)"', path.read_bytes())
+    }
+    return [read(study.root, name, study.profiles) for name in sorted(found - {study.name})]
+
+
+def _failures(study: Study, wanted: pd.Series) -> list[dict[str, str]]:
+    rows = [
+        _failure(study, cell, cell.text.split(":")[0], cell.reason or "no record", "all")
+        for cell in study.cells[wanted].itertuples()
+    ]
+    seeds = study.frames.seeds[study.frames.seeds["state"] == "diverged"]
+    return rows + [
+        _failure(study, seed, "diverged", seed.reason, str(seed.seed)) for seed in seeds.itertuples()
+    ]
 
 
 def totals_table(study: Study) -> Table:
@@ -101,14 +121,15 @@ def status_sentence(study: Study) -> str:
     parts += [f"{diverged} seed{'' if diverged == 1 else 's'} diverged"] if diverged else []
     minutes = study.frames.cells["seconds"].sum() / 60
     rest = f" ({', '.join(parts)})" if parts else ""
-    done = levels.share(study, study.cells["dataset"], study.cells["state"] == "done")
+    done = levels.share(study, study.cells["dataset"], study.cells["state"] == "done", "cells")
     return f"{done} are done{rest}; training took {minutes:.0f} minutes."
 
 
-def _failure(row, state: str, reason: str, seed: str) -> dict[str, str]:
+def _failure(study: Study, row, state: str, reason: str, seed: str) -> dict[str, str]:
     return {
+        "study": study.name,
         "dataset": row.dataset,
-        "evidence": row.evidence,
+        "evidence": evidence(study, row.dataset),
         "fusion": row.fusion,
         "method": label(row.name),
         "seed": seed,

@@ -34,17 +34,17 @@ def agreement_table(study: Study) -> Table:
 
     def text(a: str, b: str) -> str:
         same, distance = (
-            mean_interval(rows[(rows["first"] == a) & (rows["second"] == b)]["number"])
+            rows[(rows["first"] == a) & (rows["second"] == b)].groupby(["dataset", "fusion"])["number"].mean()
             for rows in (agree, apart)
         )
-        return f"{percent(same)} ({distance.mean:.2f})"
+        return f"{percent(mean_interval(same))} ({distance.mean():.2f})"
 
     rows = [{"value": a} | {b: text(a, b) if a != b else "" for b in names} for a in names]
     note = (
         "Percent of the test batches of 64 in which both values name the same dominant modality, ± half of "
-        "the 95 % interval over the runs of all datasets, fusions and seeds; in brackets the mean total "
-        "variation distance of the shares. Networks trained by M-SAM. gradient: squared norm of the loss "
-        "gradient in a modality's encoder."
+        "the 95 % interval over the blocks of dataset and fusion, each the mean of its seeds; in "
+        "brackets the mean total variation distance of the shares. Networks trained by M-SAM. "
+        "gradient: squared norm of the loss gradient in a modality's encoder."
     )
     data = agree.rename(columns={"number": "agreement"}).assign(distance=apart["number"])
     title = "Agreement between values"

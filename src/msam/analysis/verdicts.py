@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msam.analysis.aggregate import paired_bootstrap
+from msam.analysis.ranking import overall
 from msam.analysis.statistics import Interval, holm, mean_interval, paired_test
 
 Block = tuple[str, str]  # dataset, fusion
@@ -46,20 +46,22 @@ class Check:
         block: dataset and fusion.
         what: what is compared, in words.
         unit: of the effect.
-        effect: one number a seed, positive where it speaks for the claim; empty where no test could be made.
+        effect: numbers by seed, positive where they speak for the claim; empty where no test could be made.
         support: p value of the test for the claim.
         against: p value of the test against it.
         equal: p value of an equivalence test, where the claim has one.
+        chosen: whether the results chose what the effect is measured against; it then has no interval.
         records: paths of the records behind it.
     """
 
     block: Block
     what: str
     unit: str
-    effect: np.ndarray
+    effect: pd.Series
     support: float
     against: float
     equal: float | None = None
+    chosen: bool = False
     records: tuple[str, ...] = ()
 
     @property
@@ -70,7 +72,7 @@ class Check:
 
 def untested(block: Block, what: str, unit: str, records: Iterable[str] = ()) -> Check:
     """A test that the claim needs and that the records do not allow."""
-    return Check(block, what, unit, np.array([]), 1.0, 1.0, records=tuple(records))
+    return Check(block, what, unit, pd.Series(dtype=float), 1.0, 1.0, records=tuple(records))
 
 
 def signed(
@@ -82,11 +84,11 @@ def signed(
     equal: float | None = None,
 ) -> Check:
     """The test that a mean effect over seeds is above zero, and below it."""
-    values = effect.dropna().to_numpy(dtype=float)
+    values = effect.dropna()
     if len(values) < SEEDS:
         return untested(block, what, unit, records)
     support, against = (paired_test(values, side) for side in ("greater", "less"))
-    return Check(block, what, unit, values, support, against, equal, tuple(records))
+    return Check(block, what, unit, values, support, against, equal, records=tuple(records))
 
 
 def verdict(words: Sequence[str]) -> str:
@@ -105,7 +107,7 @@ def judge(checks: Sequence[Check]) -> dict[str, Any]:
     Returns:
         verdict, counts (word -> tests), equivalent (tests that an equivalence test decides, None without
         any), smallest_p (corrected, for and against), n (seeds of the tests with fewest and with most),
-        effects (a row a unit: mean over its tests with the interval of the paired bootstrap, smallest and
+        effects (a row a unit: mean over its tests, averaged seed by seed, with its interval; smallest and
         largest test), tests (a row each), records.
     """
     made = [check for check in checks if check.made]
@@ -141,7 +143,7 @@ def _row(check: Check, support: float | None, against: float | None, equal: floa
         "test": check.what,
         "unit": check.unit,
         "outcome": _outcome(support, against),
-        **_numbers(mean_interval(check.effect)),
+        **_numbers(mean_interval(check.effect), check.chosen),
         "n": len(check.effect),
         "p_supported": support,
         "p_contradicted": against,
@@ -162,15 +164,16 @@ def _outcome(support: float | None, against: float | None) -> str:
 def _effects(made: Sequence[Check]) -> list[dict[str, Any]]:
     rows = []
     for unit in dict.fromkeys(check.unit for check in made):
-        cells = [check.effect for check in made if check.unit == unit]
-        means = [float(cell.mean()) for cell in cells]
-        whole = _numbers(paired_bootstrap(cells))
+        checks = [check for check in made if check.unit == unit]
+        means = [float(check.effect.mean()) for check in checks]
+        whole = _numbers(overall({unit: [check.effect for check in checks]}), checks[0].chosen)
         ends = {"smallest": min(means), "largest": max(means)}
-        rows.append({"unit": unit, "tests": len(cells), **whole, **ends})
+        rows.append({"unit": unit, "tests": len(checks), **whole, **ends})
     return rows
 
 
-def _numbers(interval: Interval) -> dict[str, float | None]:
-    """An interval as JSON, which has no NaN."""
-    values = {"effect": interval.mean, "low": interval.low, "high": interval.high}
+def _numbers(interval: Interval, chosen: bool) -> dict[str, float | None]:
+    """An interval as JSON, which has no NaN; its ends are left out where the results chose the effect."""
+    ends = (np.nan, np.nan) if chosen else (interval.low, interval.high)
+    values = dict(zip(("effect", "low", "high"), (interval.mean, *ends), strict=True))
     return {key: float(value) if np.isfinite(value) else None for key, value in values.items()}

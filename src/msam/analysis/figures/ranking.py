@@ -1,4 +1,4 @@
-"""All methods side by side over the cells: ranks, differences to M-SAM, performance profiles."""
+"""All methods side by side over the blocks: ranks, differences to M-SAM, performance profiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from msam.analysis.statistics import Interval
 
 @picture
 def rank_points(study: Study) -> Figure:
-    """Mean rank and interquartile mean of every method that has runs in all cells, best rank first."""
+    """Mean rank and interquartile mean of every method that has runs in all blocks, best rank first."""
     found = ranking.ranking(study)
     found = found[found["complete"]]
     names = list(found["name"])

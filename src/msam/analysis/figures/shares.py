@@ -62,8 +62,9 @@ def _modality_curves(study: Study, name: str, value: str, text: str) -> Figure:
                 band(axes, mine, [BLUE, ORANGE, GREEN][i % 3], style, modality)
             finish(axes, f"{dataset}, {fusion}", text if column == 0 else "")
             axes.set_ylim(-0.03, 1.03)
-            if not part.empty:
-                axes.legend(loc="best", handlelength=1.6)
+        pairs = (pair for axes in grid[line] for pair in zip(*axes.get_legend_handles_labels(), strict=True))
+        entries = {text: handle for handle, text in pairs}
+        grid[line, -1].legend(entries.values(), entries, loc="center left", bbox_to_anchor=(1.08, 0.5))
         strip(grid[line], study.levels[dataset])
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
