@@ -156,10 +156,10 @@ def _place(found: pd.DataFrame, at: str, name: str) -> str:
     return f"{where}, {lead}; {label(name)} has {span(mine, 1)}, with {before} before it."
 
 
-def against_sentence(study: Study, first: str = "msam") -> str:
-    """Than how many methods `first` is higher in the mean over blocks, and than which it is lower."""
+def against_sentence(study: Study, first: str = "msam", noun: str = "methods") -> str:
+    """Than how many others `first` is higher in the mean over blocks, and than which it is lower."""
     found = {
-        at: readings(rows, "difference")
+        at: readings(rows, "difference", noun)
         for level, at in _places(study)
         if len(rows := against(study, first, level))
     }
@@ -169,12 +169,12 @@ def against_sentence(study: Study, first: str = "msam") -> str:
     return f"{text}." if found else f"There are no records of {label(first)} beside another method yet."
 
 
-def readings(found: pd.DataFrame, column: str) -> str:
-    """Counts of what the intervals of a column say about each method, with the names of the lower ones."""
+def readings(found: pd.DataFrame, column: str, noun: str = "methods") -> str:
+    """Counts of what the intervals of a column say about each row, with the names of the lower ones."""
     words = found[column].map(verdict)
     names = [label(name) for name in found.loc[words == "lower", "name"]]
     counts = Counter(words)
-    text = f"is higher than {counts['higher']} of {len(found)} methods, lower than {counts['lower']}"
+    text = f"is higher than {counts['higher']} of {len(found)} {noun}, lower than {counts['lower']}"
     text += f" ({', '.join(names)})" if names else ""
     text += f", and cannot be told apart from {counts['apart']}"
     return text + (f"; {counts['unknown']} share too few seeds with it" if counts["unknown"] else "")

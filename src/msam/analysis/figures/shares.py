@@ -61,10 +61,12 @@ def _modality_curves(study: Study, name: str, value: str, text: str) -> Figure:
                 style = [SOLID, DASHED, DOTTED][i % 3]
                 band(axes, mine, [BLUE, ORANGE, GREEN][i % 3], style, modality)
             finish(axes, f"{dataset}, {fusion}", text if column == 0 else "")
-            axes.set_ylim(-0.03, 1.03)
-        pairs = (pair for axes in grid[line] for pair in zip(*axes.get_legend_handles_labels(), strict=True))
-        entries = {text: handle for handle, text in pairs}
-        grid[line, -1].legend(entries.values(), entries, loc="center left", bbox_to_anchor=(1.08, 0.5))
+            axes.set_ylim(-0.03, 1.4)  # with room for the legend above the curves
+            axes.set_yticks([0, 0.5, 1])
+            if not part.empty:
+                axes.legend(
+                    loc="upper center", ncols=3, handlelength=1.2, columnspacing=0.8, borderaxespad=0.1
+                )
         strip(grid[line], study.levels[dataset])
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
