@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -145,6 +146,48 @@ def test_a_copy_goes_on_bit_for_bit(net, cls, again):
         step(optimizer, closure_of(net, optimizer, *data(seed=seed)))
         step(other, closure_of(twin, other, *data(seed=seed)))
     assert torch.equal(weights(net), weights(twin))
+
+
+COPIES = {"itself": lambda o: o, "copy": copy.deepcopy, "pickle": lambda o: pickle.loads(pickle.dumps(o))}
+
+
+@BOTH
+@pytest.mark.parametrize("again", COPIES)
+def test_a_base_that_loads_a_checkpoint_stays_linked(net, cls, again):
+    net, optimizer = COPIES[again]((net, wrap(cls, net, momentum=0.9)))
+    step(optimizer, closure_of(net, optimizer, *data()))
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    optimizer.base.load_state_dict(copy.deepcopy(optimizer.base.state_dict()))
+    assert optimizer.base.param_groups is optimizer.param_groups
+    assert optimizer.base.state is optimizer.state
+    step(optimizer, closure_of(net, optimizer, *data()))
+    schedule.step()
+    assert optimizer.base.param_groups[0]["lr"] == 0.05
+
+
+def test_a_base_outlives_its_wrapper(net):
+    optimizer = wrap(SAM, net)
+    base, gone = optimizer.base, weakref.ref(optimizer)
+    del optimizer
+    assert gone() is None  # without the garbage collector: there is no cycle
+    base.load_state_dict(base.state_dict())
+
+
+@pytest.mark.parametrize("through", [lambda o: o, lambda o: o.base], ids=["wrapper", "base"])
+def test_groups_keep_what_the_checkpoint_of_a_plain_optimizer_lacks(net, through):
+    groups = [
+        {"params": net[0].parameters(), "rho": 0.5, "modality": "audio"},
+        {"params": net[2].parameters()},
+    ]
+    plain = torch.optim.SGD([{"params": net[0].parameters()}, {"params": net[2].parameters()}], lr=0.3)
+    saved = plain.state_dict()
+    expected = copy.deepcopy(saved)
+    optimizer = ModalityAwareSAM(groups, torch.optim.SGD, rho=0.2, lr=0.1)
+    through(optimizer).load_state_dict(saved)
+    found = [(g["lr"], g["rho"], g.get("modality")) for g in optimizer.base.param_groups]
+    assert found == [(0.3, 0.5, "audio"), (0.3, 0.2, None)]
+    assert saved == expected
+    optimizer.step(closure_of(net, optimizer, *data()), share=0.6, dominant="audio")
 
 
 # Gradients that are missing, or that no perturbation is defined for

@@ -10,6 +10,7 @@ The norm is over all parameters together.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class SAM(torch.optim.Optimizer):
 
     Args:
         params: parameters or param groups. A group may carry its own `rho`. None if `base` is an instance.
-        base: optimizer class, or an instance that already holds the parameters.
+        base: optimizer class, or an instance that already holds the parameters and that no other SAM wraps.
+            Its `maximize` is known: the perturbation then goes down.
         rho: radius of the perturbation in weight space, >= 0.
         adaptive: scale the perturbation by the weights (ASAM, Kwon et al., ICML 2021):
             `eps = rho * w^2 * g / || |w| * g ||_2`. Its radii are about ten times as large.
@@ -53,11 +55,12 @@ class SAM(torch.optim.Optimizer):
         **base_kwargs: passed to the class `base`, for example `lr` and `momentum`.
 
     Attributes:
-        base: the base optimizer; groups and state are shared with it.
+        base: the base optimizer; groups, state and defaults are shared with it.
         skipped: number of skipped steps.
 
     Raises:
-        ValueError: rho is negative or not finite, a parameter is complex, or arguments contradict each other.
+        ValueError: rho is negative or not finite, a parameter is complex, arguments contradict each other, or
+            no SAM can be around the base: LBFGS calls closures itself, Adadelta has another `rho`.
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
@@ -87,21 +90,41 @@ class SAM(torch.optim.Optimizer):
         if ddp is None and not sync_perturbation:
             raise ValueError("sync_perturbation=False needs the DistributedDataParallel model as ddp")
         base = _as_instance(params, base, base_kwargs)
-        super().__init__(base.param_groups, {"rho": rho})
+        _check_base(base)
+        for group in ({"rho": rho}, *base.param_groups):
+            _check_radius(group.get("rho", rho))
+        super().__init__(base.param_groups, {**base.defaults, "rho": rho})
         self.base, self.adaptive, self.scaler, self.ddp = base, adaptive, scaler, ddp
         self.sync_perturbation, self.skip_nonfinite, self.skipped = sync_perturbation, skip_nonfinite, 0
+        self.base.defaults = self.defaults
         self._link()
+        self._follow()
 
     def _link(self) -> None:
         """Let groups and state be those of the base optimizer, so that schedulers and checkpoints see one."""
+        for group, own in zip(self.base.param_groups, self.param_groups, strict=True):
+            for name in {"rho", "modality"} & own.keys():
+                group.setdefault(name, own[name])
         self.param_groups = self.base.param_groups
         self.state = self.base.state
-        for group in self.param_groups:
-            group.setdefault("rho", self.defaults["rho"])
+
+    def _follow(self) -> None:
+        """Link again whenever the base loads a checkpoint; a copy of the base has no hooks."""
+        owner = weakref.ref(self)  # no cycle, which would keep the state in memory
+
+        def link(_: torch.optim.Optimizer) -> None:
+            if (optimizer := owner()) is not None:
+                optimizer._link()
+
+        self.base.register_load_state_dict_post_hook(link)
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("base", "adaptive", "scaler", "ddp", "sync_perturbation", "skip_nonfinite", "skipped")
         return super().__getstate__() | {name: self.__dict__[name] for name in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._follow()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group.
@@ -112,9 +135,7 @@ class SAM(torch.optim.Optimizer):
         Raises:
             ValueError: rho is negative or not finite, or a parameter is complex.
         """
-        rho = param_group.setdefault("rho", self.defaults["rho"])
-        if not (math.isfinite(rho) and rho >= 0):
-            raise ValueError(f"rho must be finite and >= 0, not {rho}")
+        _check_radius(param_group.get("rho", self.defaults["rho"]))
         if "base" in self.__dict__:
             self.base.add_param_group(param_group)
         else:
@@ -131,10 +152,11 @@ class SAM(torch.optim.Optimizer):
         """Go on from a checkpoint.
 
         Args:
-            state_dict: what `state_dict` of this or of the base optimizer returned.
+            state_dict: what `state_dict` of this or of a plain optimizer returned; groups without `rho` or
+                `modality` keep theirs.
         """
         self.base.load_state_dict(state_dict)
-        self._link()
+        self._link()  # once more for optimizers that call no hooks
 
     def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
         """Take one step.
@@ -231,7 +253,7 @@ class SAM(torch.optim.Optimizer):
 
     @contextmanager
     def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]], keep: bool) -> Iterator[Tensor]:
-        rho = {id(p): group["rho"] for group in groups for p in group["params"]}
+        rho = {id(p): radius for group in groups for radius in [_signed(group)] for p in group["params"]}
         pairs = zip(self._parameters, first.gradients, strict=True)
         moved = [(p, g) for p, g in pairs if id(p) in rho and g is not None]
         if not moved:
@@ -263,6 +285,24 @@ class FirstPass:
     loss: Tensor
     gradients: list[Tensor | None]
     random_state: _passes.RandomState
+
+
+def _check_radius(rho: float) -> None:
+    if not (math.isfinite(rho) and rho >= 0):
+        raise ValueError(f"rho must be finite and >= 0, not {rho}")
+
+
+def _check_base(base: torch.optim.Optimizer) -> None:
+    name = type(base).__name__
+    if isinstance(base, torch.optim.LBFGS):
+        raise ValueError(f"{name} calls closures itself, so SAM cannot be around it: use another base")
+    if "rho" in base.defaults:
+        raise ValueError(f"{name} has a rho already, its own or of another SAM around it: use another base")
+
+
+def _signed(group: dict[str, Any]) -> float:
+    """The radius, negative where the base maximizes: -L is minimized then."""
+    return -group["rho"] if group.get("maximize") else group["rho"]
 
 
 def _as_instance(
