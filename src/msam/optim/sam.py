@@ -74,6 +74,9 @@ class SAM(torch.optim.Optimizer):
         >>> loss = optimizer.step(closure)
     """
 
+    _cleared: bool | None = None
+    """What `zero_grad` did since the last step: removed the gradients, filled them with zeros, or nothing."""
+
     def __init__(
         self,
         params: Iterable[Any] | None,
@@ -158,6 +161,15 @@ class SAM(torch.optim.Optimizer):
         self.base.load_state_dict(state_dict)
         self._link()  # once more for optimizers that call no hooks
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients.
+
+        Args:
+            set_to_none: remove them; else fill them with zeros.
+        """
+        super().zero_grad(set_to_none)
+        self._cleared = set_to_none
+
     def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
         """Take one step.
 
@@ -168,6 +180,8 @@ class SAM(torch.optim.Optimizer):
             The loss of the first pass, at the unperturbed weights.
 
         Raises:
+            RuntimeError: the closure adds to gradients that others left since `zero_grad`.
+            TypeError: there is no closure, or it returns no tensor.
             ValueError: a gradient is sparse.
         """
         first = self._first_pass(closure)
@@ -186,11 +200,20 @@ class SAM(torch.optim.Optimizer):
         return gradients
 
     def _first_pass(self, closure: Closure) -> FirstPass:
+        if not callable(closure):
+            raise TypeError("step needs a closure; pass `optimizer.base` to code that steps without one")
         before = _passes.random_state(self._parameters)
         alone = nullcontext() if self.ddp is None or self.sync_perturbation else self.ddp.no_sync()
+        left = self._gradients() if self._cleared else []
+        self._cleared = None
         with alone, torch.enable_grad():
-            loss = closure()
-        return FirstPass(loss.detach(), self._gradients(), before)
+            loss = _evaluated(closure)
+        pairs = zip(left, self._parameters, strict=False)
+        if self._cleared is None and any(g is not None and g is p.grad for g, p in pairs):
+            raise RuntimeError(
+                "the closure must clear the gradients: the second pass has none from before it"
+            )
+        return FirstPass(loss, self._gradients(), before)
 
     def second_pass(
         self, closure: Closure, first: FirstPass, groups: list[dict[str, Any]], *, keep: bool = True
@@ -209,15 +232,11 @@ class SAM(torch.optim.Optimizer):
         Returns:
             The loss at w + eps and the norm of the gradients of `first` in the groups, both 0-dim.
         """
-        after = _passes.random_state(self._parameters)
-        with self._perturbed(first, groups, keep) as norm, _passes.frozen_batch_norm(), torch.enable_grad():
+        again = _passes.repeated(self._parameters, first.random_state)
+        with self._perturbed(first, groups, keep) as norm, again, torch.enable_grad():
             self._detach_gradients()
-            _passes.set_random_state(first.random_state)
-            try:
-                loss = closure()
-            finally:
-                _passes.set_random_state(after)
-        return loss.detach(), norm
+            loss = _evaluated(closure)
+        return loss, norm
 
     def _update_weights(self, losses: list[Tensor], norm: Tensor) -> None:
         """Step of the base optimizer, unless a loss, the norm of pass 1 or a gradient is not finite."""
@@ -233,6 +252,7 @@ class SAM(torch.optim.Optimizer):
             self.scaler.step(self.base)
         else:
             self.base.step()
+        self._cleared = None
 
     @torch.no_grad()
     def _finite(self, losses: list[Tensor], norm: Tensor, gradients: list[Tensor]) -> bool:
@@ -285,6 +305,13 @@ class FirstPass:
     loss: Tensor
     gradients: list[Tensor | None]
     random_state: _passes.RandomState
+
+
+def _evaluated(closure: Closure) -> Tensor:
+    loss = closure()
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"the closure must return the loss, a tensor, not {type(loss).__name__}")
+    return loss.detach()
 
 
 def _check_radius(rho: float) -> None:
