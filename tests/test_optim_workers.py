@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from msam import SAM, ModalityAwareSAM
+from msam import SAM, CoalitionEvaluator, ModalityAwareSAM
+from msam.models import build_classifier
 from msam.optim import _workers, reference
 
 STEPS = 3
@@ -258,6 +259,28 @@ def case_sharded_different_names(rank):
     return named(net, net, ("video", "audio"), rank)
 
 
+def classifier():
+    torch.manual_seed(0)
+    return build_classifier(
+        {"image": "vector", "audio": "vector"}, {"image": (3,), "audio": (4,)}, 3, "early", 8
+    )
+
+
+def answers(model, inputs):
+    return torch.stack(list(CoalitionEvaluator(model).logits(inputs).values()))
+
+
+def case_coalitions_of_shards(rank):
+    """Logits of a sharded model, whose `encode` gathers nothing, and of a plain one."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(rank)
+    inputs = {"image": torch.randn(5, 3), "audio": torch.randn(5, 4)}
+    net = classifier()
+    fully_shard(net)
+    return answers(net, inputs), answers(classifier(), inputs)
+
+
 def case_sharded_scaled_loss(rank):
     """(skipped, scale, weights); worker 1 has an overflow in a step more than the others."""
     net = sharded()
@@ -429,6 +452,11 @@ def test_a_branch_that_one_worker_uses_is_averaged_and_one_that_none_uses_stays(
         p.grad = None if name.startswith("never") else (mixes[0][name] + mixes[1][name]) / 2
     base.step()
     torch.testing.assert_close(first, weights(net), rtol=1e-9, atol=1e-10)
+
+
+def test_coalitions_of_shards_are_those_of_the_whole_model(results):
+    for result in results:
+        torch.testing.assert_close(*result["coalitions_of_shards"])
 
 
 def test_a_local_perturbation_needs_the_model():
