@@ -208,12 +208,15 @@ class SAM(torch.optim.Optimizer):
         self._cleared = None
         with alone, torch.enable_grad():
             loss = _evaluated(closure)
-        pairs = zip(left, self._parameters, strict=False)
-        if self._cleared is None and any(g is not None and g is p.grad for g, p in pairs):
+        if left and self._cleared is None and self._hold(left):
             raise RuntimeError(
                 "the closure must clear the gradients: the second pass has none from before it"
             )
         return FirstPass(loss, self._gradients(), before)
+
+    def _hold(self, gradients: list[Tensor | None]) -> bool:
+        pairs = zip(self._parameters, gradients, strict=True)
+        return any(g is not None and g is p.grad for p, g in pairs)
 
     def second_pass(
         self, closure: Closure, first: FirstPass, groups: list[dict[str, Any]], *, keep: bool = True
