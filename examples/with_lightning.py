@@ -3,6 +3,7 @@
 import lightning
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from toy import Net, accuracy, loaders
 
 import msam
@@ -31,9 +32,16 @@ class Module(lightning.LightningModule):
         optimizer.step(optimizer_closure, share=share)
 
     def configure_optimizers(self):
-        """M-SAM around SGD."""
+        """M-SAM around SGD; on several devices it has to know the wrapped model."""
+        model = self.trainer.strategy.model
+        ddp = model if isinstance(model, DistributedDataParallel) else None
         return msam.ModalityAwareSAM(
-            self.parameters(), torch.optim.SGD, rho=0.05, lr=0.05, momentum=0.9
+            self.parameters(),
+            torch.optim.SGD,
+            rho=0.05,
+            lr=0.05,
+            momentum=0.9,
+            ddp=ddp,
         )
 
 

@@ -11,6 +11,7 @@ from test_methods import make
 
 from msam import methods
 from msam.coalitions import coalition_logits
+from msam.datasets import Split
 from msam.methods import agm, cggm, masam, mmpareto, ogm, pmr
 from msam.shapley import coalitions
 
@@ -633,6 +634,22 @@ def test_prototypes_are_made_in_evaluation_mode():
     features = model.eval().encode(batch.inputs)["m1"].detach()
     for k in range(3):
         torch.testing.assert_close(method.prototypes["m1"][k], features[batch.labels == k].mean(0))
+
+
+def test_pmr_makes_prototypes_of_inputs_in_half_precision_and_of_the_same_numbers_widened():
+    model, batch = make(2)
+    model = model.float()
+    half = Split({m: x.half() for m, x in batch.inputs.items()}, batch.labels)
+    wide = Split({m: x.float() for m, x in half.inputs.items()}, batch.labels)
+    found = []
+    for split in (half, wide):
+        twin = copy.deepcopy(model)
+        method = set_up("pmr", twin)
+        method.step(split)
+        method.end_epoch({})
+        found.append(method.prototypes)
+    assert found[0].keys() == found[1].keys() == {"m1", "m2"}
+    assert all(torch.equal(found[0][m], found[1][m]) for m in found[0])
 
 
 # --- what public code gets wrong (see book/public_code.md)

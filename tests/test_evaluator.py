@@ -342,8 +342,20 @@ def test_mistakes_are_named(kind, settings, args, kwargs, error, message):
 @pytest.mark.parametrize(
     ("labels", "settings", "message"),
     [
-        (LABELS[:4], {}, "the logits have 9 rows, so labels must have shape [9], not [4]"),
-        (F.one_hot(LABELS), {}, "must have shape [9], not [9, 4]"),
+        (LABELS[:4], {}, "the logits have 9 rows, so labels must have as many, not shape [4]"),
+        (LABELS[:4], {"value": lambda z, y: z.mean((1, 2))}, "so labels must have as many, not shape [4]"),
+        (LABELS[0], {}, "must have as many, not shape []"),
+        (F.one_hot(LABELS), {}, "needs class numbers, shape [9], not torch.int64 of shape [9, 4]: pass"),
+        (
+            LABELS.float(),
+            {"value": "loss"},
+            "value='loss' needs class numbers, shape [9], not torch.float32 of shape [9]: pass a function",
+        ),
+        (
+            LABELS,
+            {"output": lambda out: out[:, :1]},
+            "value='accuracy' compares classes, not 1 logit: pass a",
+        ),
         (
             LABELS,
             {"value": lambda logits, labels: logits.mean(-1)},
@@ -355,6 +367,58 @@ def test_mistakes_are_named(kind, settings, args, kwargs, error, message):
 def test_mistakes_in_labels_and_values_are_named(labels, settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         CoalitionEvaluator(Net(), **settings).shares(labels, IMAGE, AUDIO)
+
+
+def test_a_function_as_value_may_take_one_logit_and_soft_labels():
+    model, image, audio = net()
+    answers = CoalitionEvaluator(model).logits(image, audio)
+
+    def error(logits, targets):
+        return -(logits - targets).square().mean((-2, -1))
+
+    targets = torch.randn(9, 1)
+    evaluator = CoalitionEvaluator(model, value=error, normalization="softmax", output=lambda out: out[:, :1])
+    values = [-(z[:, :1] - targets).square().mean() for z in answers.values()]  # image, audio, both
+    gains = torch.stack([values[0] + values[2] - values[1], values[1] + values[2] - values[0]]) / 2
+    shares = evaluator.shares(targets, image, audio)
+    torch.testing.assert_close(torch.stack(list(shares.values())), gains.softmax(0))
+
+    def soft(logits, labels):
+        return (logits.log_softmax(-1) * labels).sum(-1).mean(-1)
+
+    hard = CoalitionEvaluator(model, value="loss", normalization="softmax").shares(LABELS, image, audio)
+    evaluator = CoalitionEvaluator(model, value=soft, normalization="softmax")  # blind to a constant
+    for m, share in evaluator.shares(F.one_hot(LABELS), image, audio).items():
+        torch.testing.assert_close(share, hard[m])
+
+
+class Recurrent(nn.Module):
+    """Features that are no tensors: what an LSTM returns."""
+
+    modalities = ("text", "image")
+
+    def __init__(self):
+        super().__init__()
+        self.text, self.image = nn.LSTM(4, 5, batch_first=True), nn.Linear(3, 5)
+        self.head = nn.Linear(10, 4)
+
+    def encode(self, inputs):
+        return {"text": self.text(inputs["text"]), "image": self.image(inputs["image"])}
+
+    def fuse(self, features):
+        return self.head(torch.cat([features["text"][1][0][-1], features["image"]], -1))
+
+    def forward(self, inputs):
+        return self.fuse(self.encode(inputs))
+
+
+def test_a_model_whose_features_or_inputs_are_no_tensors_is_called_as_any_other():
+    model, image = Recurrent(), torch.randn(9, 3)
+    inputs = {"text": torch.randn(9, 6, 4), "image": image}
+    assert_same(CoalitionEvaluator(model).logits(inputs), by_hand(model, inputs, model.modalities))
+    packed = {"text": nn.utils.rnn.pack_sequence([*inputs["text"]]), "image": image}
+    found = CoalitionEvaluator(model, ["image"]).logits(packed)
+    assert_same(found, {frozenset(["image"]): model(inputs).detach()})
 
 
 def test_a_sharing_model_without_one_of_its_modalities():

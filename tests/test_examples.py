@@ -1,5 +1,6 @@
 """Every script of `examples/` runs, learns, and stands in the book's guides."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -42,6 +43,35 @@ def test_two_processes_learn_together(monkeypatch):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*command, str(EXAMPLES / "ddp.py")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    (found,) = accuracies(done.stdout)
+    assert found > 3 * CHANCE
+
+
+ON_TWO_DEVICES = """
+import functools, runpy, sys
+import lightning, torch
+
+class Report(lightning.Callback):
+    def on_train_end(self, trainer, module):
+        weights = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+        first, second = module.all_gather(weights)
+        if trainer.is_global_zero:
+            print("same weights:", torch.equal(first, second), flush=True)
+
+lightning.Trainer = functools.partial(
+    lightning.Trainer, devices=2, strategy="ddp_fork", callbacks=[Report()]
+)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def test_two_devices_of_lightning_keep_the_same_weights():
+    script = EXAMPLES / "with_lightning.py"
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(EXAMPLES)}
+    command = [sys.executable, "-c", ON_TWO_DEVICES, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "same weights: True" in done.stdout
     (found,) = accuracies(done.stdout)
     assert found > 3 * CHANCE
 

@@ -132,18 +132,11 @@ def test_a_rest_loss_of_its_own_equals_the_reference(net):
             return 0.3 * model(inputs).square().mean()
 
         torch.manual_seed(step)
-        state = torch.get_rng_state()
-
-        def run_rest(state=state, rest=rest):
-            torch.set_rng_state(state)
-            with_statistics = copy.deepcopy(dict(net.named_buffers()))
-            rest(net).backward()
-            for name, buffer in with_statistics.items():
-                net.get_buffer(name).copy_(buffer)
-
-        optimizer.step(closure_of(net, optimizer, dominant), rest=run_rest)
+        optimizer.step(closure_of(net, optimizer, dominant), rest=lambda rest=rest: rest(net).backward())
+        after = torch.get_rng_state()
         torch.manual_seed(step)
         reference.modality_aware_step(twin, dominant, rest, twin_base, 0.2)
+        assert torch.equal(torch.get_rng_state(), after)
     assert_same_state(net, twin)
 
 
@@ -184,6 +177,22 @@ def test_share_one_is_sam_and_share_zero_the_base_optimizer_bit_for_bit(net, sha
         optimizer.step(closure_of(net, optimizer, joint_loss(batch)), share=share)
         torch.manual_seed(step)
         other.step(closure_of(twin, other, joint_loss(batch)))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("cls", [SAM, ModalityAwareSAM])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_to_maximize_is_to_minimize_the_negative_bit_for_bit(net, cls, adaptive):
+    twin = copy.deepcopy(net)
+    settings = {"rho": 0.5, "lr": 0.1, "momentum": 0.9, "adaptive": adaptive}
+    optimizer = cls(net.parameters(), torch.optim.SGD, **settings)
+    other = cls(twin.parameters(), torch.optim.SGD, maximize=True, **settings)
+    share = {} if cls is SAM else {"share": 0.6}
+    for step, batch in enumerate(batches(4)):
+        torch.manual_seed(step)
+        optimizer.step(closure_of(net, optimizer, joint_loss(batch)), **share)
+        torch.manual_seed(step)
+        other.step(closure_of(twin, other, lambda m, batch=batch: -joint_loss(batch)(m)), **share)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
 
 
@@ -368,6 +377,31 @@ def test_a_scheduler_on_the_wrapper_moves_the_base_learning_rate(net):
     assert optimizer.base.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("base", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=1.0, total_steps=8),
+        lambda o: torch.optim.lr_scheduler.CyclicLR(o, 0.1, 1.0, step_size_up=3),
+    ],
+    ids=["one cycle", "cyclic"],
+)
+def test_a_scheduler_that_reads_the_defaults_takes_the_wrapper_for_the_base(net, base, schedule):
+    (batch,) = batches(1)
+    settings = {"lr": 0.1, "momentum": 0.9} if base is torch.optim.SGD else {"lr": 0.1}
+    found = []
+    for optimizer in (SAM(net.parameters(), base, **settings), base(net.parameters(), **settings)):
+        scheduler = schedule(optimizer)
+        (group,) = getattr(optimizer, "base", optimizer).param_groups
+        found.append([])
+        for _ in range(7):
+            found[-1].append((group["lr"], group.get("momentum"), group.get("betas")))
+            optimizer.step(closure_of(net, optimizer, joint_loss(batch)))
+            scheduler.step()
+    assert found[0] == found[1]
+    assert len(set(found[0])) > 3
+
+
 def test_a_deep_copy_is_independent_and_complete(net):
     optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.1, lr=1.0, momentum=0.9)
     twin = copy.deepcopy(optimizer)
@@ -389,6 +423,8 @@ def test_a_group_can_be_added_later(net):
     optimizer.add_param_group({"params": list(net.video.parameters())})
     assert len(optimizer.base.param_groups) == 2
     assert optimizer.param_groups[1]["rho"] == 0.1
+    optimizer.base.add_param_group({"params": list(net.head.parameters())})
+    assert optimizer.param_groups[2]["rho"] == 0.1
 
 
 @pytest.mark.parametrize("rho", [-0.1, float("nan"), float("inf")])
@@ -433,3 +469,34 @@ def test_contradicting_arguments_are_refused(net):
         SAM(net.parameters(), base)
     with pytest.raises(ValueError, match="needs an optimizer instance"):
         SAM(None, torch.optim.SGD, lr=0.1)
+
+
+def test_a_refused_radius_leaves_the_optimizer_as_it_was(net):
+    base = torch.optim.SGD(net.parameters(), lr=0.1)
+    odd = torch.optim.SGD([{"params": [p]} for p in net.parameters()], lr=0.1)
+    odd.param_groups[-1]["rho"] = -1.0
+    for optimizer, rho in ((base, -1.0), (odd, 0.2)):
+        with pytest.raises(ValueError, match=r"rho must be finite and >= 0, not -1\.0"):
+            SAM(None, optimizer, rho=rho)
+    assert "rho" not in base.defaults.keys() | base.param_groups[0].keys()
+    assert "rho" not in odd.param_groups[0]
+    assert SAM(None, base, rho=0.1).param_groups[0]["rho"] == 0.1
+
+
+def test_an_optimizer_is_wrapped_once_and_its_groups_keep_their_own_radii(net):
+    base = torch.optim.SGD([{"params": net.audio.parameters(), "rho": 0.5}], lr=0.1)
+    optimizer = SAM(None, base, rho=0.1)
+    assert base.param_groups[0]["rho"] == 0.5
+    for wrapped in (base, optimizer, copy.deepcopy(base)):
+        with pytest.raises(ValueError, match="has a rho already, its own or of another SAM around it"):
+            ModalityAwareSAM(None, wrapped, rho=0.2)
+    assert base.param_groups[0]["rho"] == 0.5
+
+
+def test_a_base_that_sam_cannot_be_around_is_refused(net):
+    with pytest.raises(ValueError, match="Adadelta has a rho already"):
+        SAM(net.parameters(), torch.optim.Adadelta, rho=0.1)
+    with pytest.raises(ValueError, match="Adadelta has a rho already"):
+        SAM(None, torch.optim.Adadelta(net.parameters()), rho=0.1)
+    with pytest.raises(ValueError, match="LBFGS calls closures itself"):
+        SAM(net.parameters(), torch.optim.LBFGS, rho=0.1)

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -145,6 +147,171 @@ def test_a_copy_goes_on_bit_for_bit(net, cls, again):
         step(optimizer, closure_of(net, optimizer, *data(seed=seed)))
         step(other, closure_of(twin, other, *data(seed=seed)))
     assert torch.equal(weights(net), weights(twin))
+
+
+COPIES = {"itself": lambda o: o, "copy": copy.deepcopy, "pickle": lambda o: pickle.loads(pickle.dumps(o))}
+
+
+@BOTH
+@pytest.mark.parametrize("again", COPIES)
+def test_a_base_that_loads_a_checkpoint_stays_linked(net, cls, again):
+    net, optimizer = COPIES[again]((net, wrap(cls, net, momentum=0.9)))
+    step(optimizer, closure_of(net, optimizer, *data()))
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    optimizer.base.load_state_dict(copy.deepcopy(optimizer.base.state_dict()))
+    assert optimizer.base.param_groups is optimizer.param_groups
+    assert optimizer.base.state is optimizer.state
+    step(optimizer, closure_of(net, optimizer, *data()))
+    schedule.step()
+    assert optimizer.base.param_groups[0]["lr"] == 0.05
+
+
+def test_a_base_outlives_its_wrapper(net):
+    optimizer = wrap(SAM, net)
+    base, gone = optimizer.base, weakref.ref(optimizer)
+    del optimizer
+    assert gone() is None  # without the garbage collector: there is no cycle
+    base.load_state_dict(base.state_dict())
+
+
+@pytest.mark.parametrize("through", [lambda o: o, lambda o: o.base], ids=["wrapper", "base"])
+def test_groups_keep_what_the_checkpoint_of_a_plain_optimizer_lacks(net, through):
+    groups = [
+        {"params": net[0].parameters(), "rho": 0.5, "modality": "audio"},
+        {"params": net[2].parameters()},
+    ]
+    plain = torch.optim.SGD([{"params": net[0].parameters()}, {"params": net[2].parameters()}], lr=0.3)
+    saved = plain.state_dict()
+    expected = copy.deepcopy(saved)
+    optimizer = ModalityAwareSAM(groups, torch.optim.SGD, rho=0.2, lr=0.1)
+    through(optimizer).load_state_dict(saved)
+    found = [(g["lr"], g["rho"], g.get("modality")) for g in optimizer.base.param_groups]
+    assert found == [(0.3, 0.5, "audio"), (0.3, 0.2, None)]
+    assert saved == expected
+    optimizer.step(closure_of(net, optimizer, *data()), share=0.6, dominant="audio")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_distributed_checkpoint_takes_the_base(net):
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    optimizer = wrap(SAM, net, torch.optim.AdamW, lr=0.01)
+    optimizer.step(closure_of(net, optimizer, *data()))
+    twin = copy.deepcopy(net)
+    saved = copy.deepcopy(get_optimizer_state_dict(net, optimizer.base))
+    other = wrap(SAM, twin, torch.optim.AdamW, lr=0.5, rho=0.9)
+    with pytest.raises(TypeError, match=r"pass `optimizer\.base` to code that steps without one"):
+        set_optimizer_state_dict(twin, other, copy.deepcopy(saved))
+    twin.zero_grad()
+    set_optimizer_state_dict(twin, other.base, saved)
+    assert other.base.param_groups is other.param_groups
+    for seed in range(3):
+        optimizer.step(closure_of(net, optimizer, *data(seed=seed)))
+        other.step(closure_of(twin, other, *data(seed=seed)))
+    assert torch.equal(weights(net), weights(twin))
+
+
+# Closures
+
+
+@BOTH
+@pytest.mark.parametrize(("value", "name"), [(None, "NoneType"), (0.5, "float")])
+def test_a_closure_that_returns_no_tensor_is_refused_and_nothing_moves(net, cls, value, name):
+    before, optimizer = weights(net), wrap(cls, net)
+    closure = closure_of(net, optimizer, *data())
+    with pytest.raises(TypeError, match=f"the closure must return the loss, a tensor, not {name}"):
+        step(optimizer, lambda: closure() and value)
+    assert torch.equal(weights(net), before)
+
+
+@BOTH
+def test_a_step_needs_a_closure(net, cls):
+    with pytest.raises(TypeError, match="step needs a closure"):
+        wrap(cls, net).step(None)
+
+
+@BOTH
+@pytest.mark.parametrize("adds_up_in_step", [0, 1])
+def test_a_closure_that_adds_to_gradients_from_before_is_refused(net, cls, adds_up_in_step):
+    """As that of Lightning is with `accumulate_grad_batches`."""
+    optimizer = wrap(cls, net)
+    x, y = data()
+    for _ in range(adds_up_in_step):
+        step(optimizer, closure_of(net, optimizer, x, y))
+    before = weights(net)
+
+    def closure():
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        return loss
+
+    optimizer.zero_grad()
+    closure()
+    with pytest.raises(RuntimeError, match="the closure must clear the gradients"):
+        step(optimizer, closure)
+    assert torch.equal(weights(net), before)
+    step(optimizer, closure_of(net, optimizer, x, y))
+
+
+CLEARED = {  # before the step, in the closure
+    "to zeros": (lambda o, m: None, lambda o, m: o.zero_grad(set_to_none=False)),
+    "by the model": (lambda o, m: None, lambda o, m: m.zero_grad()),
+    "to zeros by the model": (lambda o, m: None, lambda o, m: m.zero_grad(set_to_none=False)),
+    "before the step": (lambda o, m: o.zero_grad(), lambda o, m: None),
+    "to zeros before the step": (lambda o, m: o.zero_grad(set_to_none=False), lambda o, m: None),
+    "after another backward pass": (
+        lambda o, m: (o.zero_grad(), m(data()[0]).sum().backward()),
+        lambda o, m: o.zero_grad(set_to_none=False),
+    ),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("way", CLEARED)
+def test_gradients_may_be_cleared_in_many_ways(net, cls, way):
+    twin = copy.deepcopy(net)
+    optimizer, other = wrap(cls, net, momentum=0.9), wrap(cls, twin, momentum=0.9)
+    before, inside = CLEARED[way]
+    for seed in range(3):
+        x, y = data(seed=seed)
+
+        def closure(x=x, y=y):
+            inside(optimizer, net)
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            return loss
+
+        before(optimizer, net)
+        step(optimizer, closure)
+        step(other, closure_of(twin, other, x, y))
+    assert torch.equal(weights(net), weights(twin))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_batches_that_lightning_accumulates_are_refused(net):
+    lightning = pytest.importorskip("lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def training_step(self, batch):
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return wrap(SAM, self)
+
+    quiet = dict.fromkeys(
+        ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False
+    )
+    batches = torch.utils.data.DataLoader([data(seed=seed) for seed in range(4)], batch_size=None)
+    for accumulated, allowed in ((1, True), (2, False)):
+        trainer = lightning.Trainer(
+            max_epochs=1, accelerator="cpu", accumulate_grad_batches=accumulated, **quiet
+        )
+        with nullcontext() if allowed else pytest.raises(RuntimeError, match="must clear the gradients"):
+            trainer.fit(Module(), batches)
 
 
 # Gradients that are missing, or that no perturbation is defined for

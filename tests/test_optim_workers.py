@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from msam import SAM, ModalityAwareSAM
-from msam.optim import reference
+from msam import SAM, CoalitionEvaluator, ModalityAwareSAM
+from msam.models import build_classifier
+from msam.optim import _workers, reference
 
 STEPS = 3
 SHARES = (0.3, 0.9)
@@ -238,6 +239,48 @@ def case_sharded_msam(rank):
     return train(ModalityAwareSAM, net, optimizer_of(ModalityAwareSAM, net), rank)
 
 
+def named(net, model, names, rank, **settings):
+    """Trained with a dominant modality for each worker."""
+    groups = [{"params": list(net[i].parameters()), "modality": m} for i, m in ((0, "audio"), (2, "video"))]
+    optimizer = ModalityAwareSAM(groups, torch.optim.SGD, rho=RHO, lr=LR, **settings)
+    for step in range(STEPS):
+        closure = closure_of(model, optimizer, *batch(step, rank))
+        optimizer.step(closure, 0.6, dominant=names[rank or 0])
+    return weights(net)
+
+
+def case_different_names(rank):
+    ddp = DistributedDataParallel(make_net())
+    return named(ddp.module, ddp, ("video", "audio"), rank, ddp=ddp)
+
+
+def case_sharded_different_names(rank):
+    net = sharded()
+    return named(net, net, ("video", "audio"), rank)
+
+
+def classifier():
+    torch.manual_seed(0)
+    return build_classifier(
+        {"image": "vector", "audio": "vector"}, {"image": (3,), "audio": (4,)}, 3, "early", 8
+    )
+
+
+def answers(model, inputs):
+    return torch.stack(list(CoalitionEvaluator(model).logits(inputs).values()))
+
+
+def case_coalitions_of_shards(rank):
+    """Logits of a sharded model, whose `encode` gathers nothing, and of a plain one."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(rank)
+    inputs = {"image": torch.randn(5, 3), "audio": torch.randn(5, 4)}
+    net = classifier()
+    fully_shard(net)
+    return answers(net, inputs), answers(classifier(), inputs)
+
+
 def case_sharded_scaled_loss(rank):
     """(skipped, scale, weights); worker 1 has an overflow in a step more than the others."""
     net = sharded()
@@ -327,6 +370,8 @@ EXPECTED = {
     "sharded_sam": lambda: alone(SAM),
     "sharded_adaptive_sam": lambda: alone(SAM, adaptive=True),
     "sharded_msam": lambda: alone(ModalityAwareSAM),
+    "different_names": lambda: named(net := make_net(), net, ("audio",), None),
+    "sharded_different_names": lambda: named(net := make_net(), net, ("audio",), None),
 }
 
 
@@ -409,6 +454,21 @@ def test_a_branch_that_one_worker_uses_is_averaged_and_one_that_none_uses_stays(
     torch.testing.assert_close(first, weights(net), rtol=1e-9, atol=1e-10)
 
 
+def test_coalitions_of_shards_are_those_of_the_whole_model(results):
+    for result in results:
+        torch.testing.assert_close(*result["coalitions_of_shards"])
+
+
 def test_a_local_perturbation_needs_the_model():
     with pytest.raises(ValueError, match="sync_perturbation=False needs the DistributedDataParallel model"):
         SAM(make_net().parameters(), torch.optim.SGD, lr=0.1, sync_perturbation=False)
+
+
+def test_the_modality_that_most_workers_name_is_the_dominant_one(monkeypatch):
+    groups = [{"params": [nn.Parameter(torch.ones(1))], "modality": m} for m in ("video", "audio", "text")]
+    optimizer = ModalityAwareSAM(groups, torch.optim.SGD, lr=0.1)
+    monkeypatch.setattr(optimizer, "_workers", lambda: ["all"])
+    others = torch.tensor([[0.0, 0, 1], [0, 0, 1], [1, 0, 0]])  # audio, text, video
+    monkeypatch.setattr(_workers, "average", lambda votes, _: [torch.stack([*votes, *others]).mean(0)])
+    assert [group["modality"] for group in optimizer._groups_of("text")] == ["video"]
+    assert [group["modality"] for group in optimizer._groups_of("audio")] == ["audio"]  # a tie

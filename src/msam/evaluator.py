@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -36,7 +37,8 @@ class CoalitionEvaluator:
 
     A model that offers `modalities`, `encode(inputs)` and `fuse(features)`, as
     `msam.models.MultimodalClassifier` does, is encoded once, unless `output` is given. Its `encode` must
-    treat every modality and every sample by itself.
+    treat every modality and every sample by itself. Where an input or a feature is no tensor, or the model is
+    sharded, it is called as any other.
 
     The wrappers of data parallelism and of `torch.compile` are looked through. Each of several workers gets
     the shares of its own batch.
@@ -49,7 +51,8 @@ class CoalitionEvaluator:
         value: scalar value of a coalition. "accuracy": fraction that is right, in [0, 1], the paper's words;
             "probability": mean probability of the true class, in [0, 1]; "logit": mean logit of the true
             class above the mean logit; "loss": cross-entropy saved against the uniform prediction, in nats.
-            Or a function of logits, ... x B x C, and labels that returns values of shape (...).
+            They compare two classes or more. Or a function of logits, ... x B x C, and labels that returns
+            values of shape (...): for one logit, several labels or soft ones, or a regression.
         normalization: "linear": Eq. 20 with negative contributions clipped to 0; "softmax": exponentials of
             the contributions divided by their sum.
         output: takes the logits out of what the model returns, for example `lambda out: out.logits`.
@@ -85,6 +88,7 @@ class CoalitionEvaluator:
         if modalities is not None and not 0 < len(modalities) == len(set(modalities)):
             raise ValueError(f"modalities must be one name or more, each once, not {modalities!r}")
         self.model, self.modalities, self.output = _unwrapped(model), modalities, output
+        self._named = value if isinstance(value, str) else None
         self.value = VALUES[value] if isinstance(value, str) else value
         self.normalize = NORMALIZATIONS[normalization]
 
@@ -116,7 +120,7 @@ class CoalitionEvaluator:
         r"""Share of every modality in the batch, :math:`v_m = \Phi_m / \sum_j \Phi_j` (Eq. 18 and 20).
 
         Args:
-            labels: class numbers, shape (B,).
+            labels: class numbers, shape (B,); for a function `value` anything that begins with B.
             *inputs: what the model is called with.
             **named: what the model is called with.
 
@@ -125,8 +129,9 @@ class CoalitionEvaluator:
 
         Raises:
             TypeError: see `logits`.
-            ValueError: see `logits`; or the number of labels is not that of the logits' rows, or the function
-                `value` does not return one value a coalition.
+            ValueError: see `logits`; or there are not as many labels as rows of logits, a `value` with a name
+                gets one column of logits or labels that are no class numbers, or a function `value` does not
+                return one value a coalition.
 
         Example:
             >>> evaluator = CoalitionEvaluator(torch.nn.Bilinear(2, 3, 4), value="loss")
@@ -141,7 +146,7 @@ class CoalitionEvaluator:
         """The largest of `shares`, v_d; unlike `max` it does not make a GPU wait.
 
         Args:
-            labels: class numbers, shape (B,).
+            labels: class numbers, shape (B,); for a function `value` anything that begins with B.
             *inputs: what the model is called with.
             **named: what the model is called with.
 
@@ -171,9 +176,7 @@ class CoalitionEvaluator:
         self, labels: Tensor, inputs: tuple[Any, ...], named: Inputs
     ) -> tuple[tuple[str, ...], Tensor]:
         names, logits = self._evaluate(inputs, named)
-        if labels.shape != logits.shape[1:2]:
-            rows, found = logits.shape[1], list(labels.shape)
-            raise ValueError(f"the logits have {rows} rows, so labels must have shape [{rows}], not {found}")
+        _check_labels(labels, logits, self._named)
         values = self.value(logits if logits.dtype.itemsize > 2 else logits.float(), labels)
         if values.shape != logits.shape[:1]:
             shape, found = list(logits.shape), list(values.shape)
@@ -190,10 +193,11 @@ class CoalitionEvaluator:
         offered = tuple(model.modalities) if all(hasattr(model, name) for name in OFFER) else ()
         names = tuple(self.modalities or offered or inputs)
         _check(names, inputs)
-        shared = inputs.keys() == set(offered) and all(x.is_floating_point() for x in inputs.values())
+        shared = inputs.keys() == set(offered) and self.output is None and _sharable(model, inputs)
         with evaluation_mode(model), _random_numbers_kept(model):
-            if shared and self.output is None:
-                return names, _shared_logits(model, inputs, names)
+            features = model.encode(inputs) if shared else {}
+            if shared and all(isinstance(h, Tensor) for h in features.values()):
+                return names, _shared_logits(model, inputs, features, names)
             output = self.output or (lambda out: out)
             return names, muted_logits(lambda inputs: _checked(output(call(inputs))), inputs, names)
 
@@ -214,9 +218,18 @@ def muted_logits(model: Callable[[Inputs], Tensor], inputs: Inputs, modalities: 
     return torch.stack([model({**inputs, **{m: zeros[m] for m in modalities if m not in s}}) for s in sets])
 
 
-def _shared_logits(model: MultimodalClassifier, inputs: Inputs, modalities: tuple[str, ...]) -> Tensor:
+def _sharable(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether `encode` can be called past `forward`, which would gather the shards (DTensor)."""
+    several = dist.is_available() and dist.is_initialized()  # first: to go through a model takes long
+    if several and any(hasattr(p, "full_tensor") for p in model.parameters()):
+        return False
+    return all(isinstance(x, Tensor) and x.is_floating_point() for x in inputs.values())
+
+
+def _shared_logits(
+    model: MultimodalClassifier, inputs: Inputs, features: Mapping[str, Tensor], modalities: tuple[str, ...]
+) -> Tensor:
     """`muted_logits` of a model that encodes and fuses."""
-    features = model.encode(inputs)
     full = _checked(model.fuse(features))
     always = frozenset(model.modalities) - frozenset(modalities)
     sets = [s | always for s in coalitions(modalities)]
@@ -258,6 +271,22 @@ def _check(modalities: tuple[str, ...], inputs: Inputs) -> None:
         if not isinstance(inputs[m], Tensor):
             kind = type(inputs[m]).__name__
             raise TypeError(f"input {m!r} is no tensor but {kind}; say which are muted with `modalities`")
+
+
+def _check_labels(labels: Tensor, logits: Tensor, value: str | None) -> None:
+    rows, columns = logits.shape[1:]
+    found = list(labels.shape)
+    if found[:1] != [rows]:
+        raise ValueError(f"the logits have {rows} rows, so labels must have as many, not shape {found}")
+    if value is None:
+        return
+    if columns < 2:
+        raise ValueError(f"value={value!r} compares classes, not {columns} logit: pass a function as value=")
+    if found != [rows] or labels.is_floating_point():
+        kind = f"{labels.dtype} of shape {found}"
+        raise ValueError(
+            f"value={value!r} needs class numbers, shape [{rows}], not {kind}: pass a function as value="
+        )
 
 
 def _checked(logits: Tensor) -> Tensor:

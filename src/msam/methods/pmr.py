@@ -101,8 +101,9 @@ class PMR(Method):
         """Renew the prototypes."""
         labels = torch.cat([batch.labels for batch in self.seen])
         with evaluation_mode(self.model):
-            for m, encoder in self.model.encoders.items():
-                features = torch.cat([encoder(batch.inputs[m]) for batch in self.seen])
+            encoded = [self.model.encode(batch.inputs) for batch in self.seen]
+            for m in self.model.modalities:
+                features = torch.cat([batch[m] for batch in encoded])
                 before = self.prototypes.get(m)
                 if before is None:
                     before = features.mean(0).expand(self.model.fusion.classes, -1)

@@ -59,3 +59,15 @@ def set_random_state(state: RandomState) -> None:
             torch.cuda.set_rng_state(value, device)
         else:
             torch.set_rng_state(value)
+
+
+@contextmanager
+def repeated(tensors: Iterable[Tensor], state: RandomState) -> Iterator[None]:
+    """Run the block with the random numbers that follow `state`; generators and statistics stay."""
+    after = random_state(tensors)
+    with frozen_batch_norm():
+        set_random_state(state)
+        try:
+            yield
+        finally:
+            set_random_state(after)

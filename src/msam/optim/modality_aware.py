@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msam.optim import _update, _workers
+from msam.optim import _passes, _update, _workers
 from msam.optim.sam import SAM, Closure, FirstPass
 
 
@@ -28,9 +28,9 @@ class ModalityAwareSAM(SAM):
     """M-SAM around any `torch.optim` optimizer; the constructor is that of `SAM`.
 
     Param groups may carry `modality`, the name of the modality whose encoder they are; needed only
-    for `step(..., dominant=name)`. Several workers average their shares, so that they take the same
-    step; with DistributedDataParallel this needs `ddp`. Not to be confused with Momentum-SAM, which also
-    goes by MSAM.
+    for `step(..., dominant=name)`. Several workers average their shares and vote on the dominant modality,
+    so that they take the same step; with DistributedDataParallel this needs `ddp`. Not to be confused with
+    Momentum-SAM, which also goes by MSAM.
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
@@ -58,23 +58,27 @@ class ModalityAwareSAM(SAM):
             share: v_d in [0, 1], a number, a 0-dim tensor, or a callable that is read after the first
                 pass. 1 is SAM, 0 the base optimizer.
             dominant: modality whose param groups alone are perturbed (reading `encoder`), a name or a
-                callable that is read after the first pass. None perturbs every group.
+                callable that is read after the first pass. None perturbs every group. Several workers take
+                the name that most of them have, in a tie the first in the alphabet.
             rest: called once, after the first pass and at the unperturbed weights; the gradients that its
                 `backward` leaves are added as they are. It is L_s where L_s is a loss of its own
-                (reading `response`); the first pass must then retain its graph or `rest` build a new one.
+                (reading `response`); the first pass must then retain its graph or `rest` build a new one,
+                with the random numbers of the first pass and BatchNorm statistics that stay.
                 With `ddp` its gradients are averaged over the workers, missing ones as zero.
 
         Returns:
             The loss of the first pass, at the unperturbed weights.
 
         Raises:
+            RuntimeError: see `SAM.step`.
+            TypeError: see `SAM.step`.
             ValueError: share is outside [0, 1] or, though the loss is finite, not a number; no group has the
                 modality `dominant`; or a gradient is sparse.
         """
         first = self._first_pass(closure)
         share = self._agreed(_checked_share(share() if callable(share) else share, first.loss))
         groups = self._groups_of(dominant() if callable(dominant) else dominant)
-        added = [] if rest is None else self._gradients_of(rest)
+        added = [] if rest is None else self._gradients_of(rest, first)
         loss, norm = self.second_pass(closure, first, groups)
         with torch.no_grad():
             perturbed = self._gradients()
@@ -96,9 +100,9 @@ class ModalityAwareSAM(SAM):
             return first
         return replace(first, gradients=[g if g is None else g.clone() for g in first.gradients])
 
-    def _gradients_of(self, rest: Callable[[], Any]) -> list[Tensor | None]:
+    def _gradients_of(self, rest: Callable[[], Any], first: FirstPass) -> list[Tensor | None]:
         self._detach_gradients()
-        with torch.enable_grad():
+        with _passes.repeated(self._parameters, first.random_state), torch.enable_grad():
             rest()
         gradients = self._detach_gradients()
         if self.ddp is None:
@@ -132,11 +136,20 @@ class ModalityAwareSAM(SAM):
     def _groups_of(self, modality: str | None) -> list[dict[str, Any]]:
         if modality is None:
             return self.param_groups
-        groups = [group for group in self.param_groups if group.get("modality") == modality]
-        if not groups:
-            known = sorted({group["modality"] for group in self.param_groups if group.get("modality")})
+        known = sorted({group["modality"] for group in self.param_groups if group.get("modality")})
+        if modality not in known:
             raise ValueError(f"no param group has modality {modality!r}; known: {', '.join(known) or 'none'}")
-        return groups
+        elected = self._elected(modality, known)
+        return [group for group in self.param_groups if group.get("modality") == elected]
+
+    def _elected(self, modality: str, known: list[str]) -> str:
+        """The modality that most workers name."""
+        workers = self._workers()
+        if not workers:
+            return modality
+        vote = torch.tensor([float(name == modality) for name in known], device=self._parameters[0].device)
+        (votes,) = _workers.average([vote], workers)
+        return known[int(votes.argmax())]
 
 
 def _checked_share(share: float | Tensor, loss: Tensor) -> float | Tensor:

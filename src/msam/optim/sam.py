@@ -10,6 +10,7 @@ The norm is over all parameters together.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class SAM(torch.optim.Optimizer):
 
     Args:
         params: parameters or param groups. A group may carry its own `rho`. None if `base` is an instance.
-        base: optimizer class, or an instance that already holds the parameters.
+        base: optimizer class, or an instance that already holds the parameters and that no other SAM wraps.
+            Its `maximize` is known: the perturbation then goes down.
         rho: radius of the perturbation in weight space, >= 0.
         adaptive: scale the perturbation by the weights (ASAM, Kwon et al., ICML 2021):
             `eps = rho * w^2 * g / || |w| * g ||_2`. Its radii are about ten times as large.
@@ -53,11 +55,12 @@ class SAM(torch.optim.Optimizer):
         **base_kwargs: passed to the class `base`, for example `lr` and `momentum`.
 
     Attributes:
-        base: the base optimizer; groups and state are shared with it.
+        base: the base optimizer; groups, state and defaults are shared with it.
         skipped: number of skipped steps.
 
     Raises:
-        ValueError: rho is negative or not finite, a parameter is complex, or arguments contradict each other.
+        ValueError: rho is negative or not finite, a parameter is complex, arguments contradict each other, or
+            no SAM can be around the base: LBFGS calls closures itself, Adadelta has another `rho`.
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
@@ -70,6 +73,9 @@ class SAM(torch.optim.Optimizer):
         ...     return loss
         >>> loss = optimizer.step(closure)
     """
+
+    _cleared: bool | None = None
+    """What `zero_grad` did since the last step: removed the gradients, filled them with zeros, or nothing."""
 
     def __init__(
         self,
@@ -87,21 +93,41 @@ class SAM(torch.optim.Optimizer):
         if ddp is None and not sync_perturbation:
             raise ValueError("sync_perturbation=False needs the DistributedDataParallel model as ddp")
         base = _as_instance(params, base, base_kwargs)
-        super().__init__(base.param_groups, {"rho": rho})
+        _check_base(base)
+        for group in ({"rho": rho}, *base.param_groups):
+            _check_radius(group.get("rho", rho))
+        super().__init__(base.param_groups, {**base.defaults, "rho": rho})
         self.base, self.adaptive, self.scaler, self.ddp = base, adaptive, scaler, ddp
         self.sync_perturbation, self.skip_nonfinite, self.skipped = sync_perturbation, skip_nonfinite, 0
+        self.base.defaults = self.defaults
         self._link()
+        self._follow()
 
     def _link(self) -> None:
         """Let groups and state be those of the base optimizer, so that schedulers and checkpoints see one."""
+        for group, own in zip(self.base.param_groups, self.param_groups, strict=True):
+            for name in {"rho", "modality"} & own.keys():
+                group.setdefault(name, own[name])
         self.param_groups = self.base.param_groups
         self.state = self.base.state
-        for group in self.param_groups:
-            group.setdefault("rho", self.defaults["rho"])
+
+    def _follow(self) -> None:
+        """Link again whenever the base loads a checkpoint; a copy of the base has no hooks."""
+        owner = weakref.ref(self)  # no cycle, which would keep the state in memory
+
+        def link(_: torch.optim.Optimizer) -> None:
+            if (optimizer := owner()) is not None:
+                optimizer._link()
+
+        self.base.register_load_state_dict_post_hook(link)
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("base", "adaptive", "scaler", "ddp", "sync_perturbation", "skip_nonfinite", "skipped")
         return super().__getstate__() | {name: self.__dict__[name] for name in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._follow()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group.
@@ -112,9 +138,7 @@ class SAM(torch.optim.Optimizer):
         Raises:
             ValueError: rho is negative or not finite, or a parameter is complex.
         """
-        rho = param_group.setdefault("rho", self.defaults["rho"])
-        if not (math.isfinite(rho) and rho >= 0):
-            raise ValueError(f"rho must be finite and >= 0, not {rho}")
+        _check_radius(param_group.get("rho", self.defaults["rho"]))
         if "base" in self.__dict__:
             self.base.add_param_group(param_group)
         else:
@@ -131,10 +155,20 @@ class SAM(torch.optim.Optimizer):
         """Go on from a checkpoint.
 
         Args:
-            state_dict: what `state_dict` of this or of the base optimizer returned.
+            state_dict: what `state_dict` of this or of a plain optimizer returned; groups without `rho` or
+                `modality` keep theirs.
         """
         self.base.load_state_dict(state_dict)
-        self._link()
+        self._link()  # once more for optimizers that call no hooks
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients.
+
+        Args:
+            set_to_none: remove them; else fill them with zeros.
+        """
+        super().zero_grad(set_to_none)
+        self._cleared = set_to_none
 
     def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
         """Take one step.
@@ -146,6 +180,8 @@ class SAM(torch.optim.Optimizer):
             The loss of the first pass, at the unperturbed weights.
 
         Raises:
+            RuntimeError: the closure adds to gradients that others left since `zero_grad`.
+            TypeError: there is no closure, or it returns no tensor.
             ValueError: a gradient is sparse.
         """
         first = self._first_pass(closure)
@@ -164,11 +200,23 @@ class SAM(torch.optim.Optimizer):
         return gradients
 
     def _first_pass(self, closure: Closure) -> FirstPass:
+        if not callable(closure):
+            raise TypeError("step needs a closure; pass `optimizer.base` to code that steps without one")
         before = _passes.random_state(self._parameters)
         alone = nullcontext() if self.ddp is None or self.sync_perturbation else self.ddp.no_sync()
+        left = self._gradients() if self._cleared else []
+        self._cleared = None
         with alone, torch.enable_grad():
-            loss = closure()
-        return FirstPass(loss.detach(), self._gradients(), before)
+            loss = _evaluated(closure)
+        if left and self._cleared is None and self._hold(left):
+            raise RuntimeError(
+                "the closure must clear the gradients: the second pass has none from before it"
+            )
+        return FirstPass(loss, self._gradients(), before)
+
+    def _hold(self, gradients: list[Tensor | None]) -> bool:
+        pairs = zip(self._parameters, gradients, strict=True)
+        return any(g is not None and g is p.grad for p, g in pairs)
 
     def second_pass(
         self, closure: Closure, first: FirstPass, groups: list[dict[str, Any]], *, keep: bool = True
@@ -187,15 +235,11 @@ class SAM(torch.optim.Optimizer):
         Returns:
             The loss at w + eps and the norm of the gradients of `first` in the groups, both 0-dim.
         """
-        after = _passes.random_state(self._parameters)
-        with self._perturbed(first, groups, keep) as norm, _passes.frozen_batch_norm(), torch.enable_grad():
+        again = _passes.repeated(self._parameters, first.random_state)
+        with self._perturbed(first, groups, keep) as norm, again, torch.enable_grad():
             self._detach_gradients()
-            _passes.set_random_state(first.random_state)
-            try:
-                loss = closure()
-            finally:
-                _passes.set_random_state(after)
-        return loss.detach(), norm
+            loss = _evaluated(closure)
+        return loss, norm
 
     def _update_weights(self, losses: list[Tensor], norm: Tensor) -> None:
         """Step of the base optimizer, unless a loss, the norm of pass 1 or a gradient is not finite."""
@@ -211,6 +255,7 @@ class SAM(torch.optim.Optimizer):
             self.scaler.step(self.base)
         else:
             self.base.step()
+        self._cleared = None
 
     @torch.no_grad()
     def _finite(self, losses: list[Tensor], norm: Tensor, gradients: list[Tensor]) -> bool:
@@ -231,7 +276,7 @@ class SAM(torch.optim.Optimizer):
 
     @contextmanager
     def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]], keep: bool) -> Iterator[Tensor]:
-        rho = {id(p): group["rho"] for group in groups for p in group["params"]}
+        rho = {id(p): radius for group in groups for radius in [_signed(group)] for p in group["params"]}
         pairs = zip(self._parameters, first.gradients, strict=True)
         moved = [(p, g) for p, g in pairs if id(p) in rho and g is not None]
         if not moved:
@@ -263,6 +308,31 @@ class FirstPass:
     loss: Tensor
     gradients: list[Tensor | None]
     random_state: _passes.RandomState
+
+
+def _evaluated(closure: Closure) -> Tensor:
+    loss = closure()
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"the closure must return the loss, a tensor, not {type(loss).__name__}")
+    return loss.detach()
+
+
+def _check_radius(rho: float) -> None:
+    if not (math.isfinite(rho) and rho >= 0):
+        raise ValueError(f"rho must be finite and >= 0, not {rho}")
+
+
+def _check_base(base: torch.optim.Optimizer) -> None:
+    name = type(base).__name__
+    if isinstance(base, torch.optim.LBFGS):
+        raise ValueError(f"{name} calls closures itself, so SAM cannot be around it: use another base")
+    if "rho" in base.defaults:
+        raise ValueError(f"{name} has a rho already, its own or of another SAM around it: use another base")
+
+
+def _signed(group: dict[str, Any]) -> float:
+    """The radius, negative where the base maximizes: -L is minimized then."""
+    return -group["rho"] if group.get("maximize") else group["rho"]
 
 
 def _as_instance(
