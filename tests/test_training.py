@@ -95,7 +95,7 @@ def controlled(request, tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_every_method_beats_chance_on_controlled_data(controlled, case, fusion):
     method, options = CASES[case]
-    config = CONFIG | {"method": method, "options": options, "fusion": fusion, "epochs": 8, "width": 16}
+    config = CONFIG | {"method": method, "options": options, "fusion": fusion, "epochs": 4, "width": 16}
     result = train_seed(config, controlled, 0)
     accuracy = result["final"]["last"]["test"]["accuracy"]
     best = max(accuracy.values()) if case in ("unimodal", "msam+response") else accuracy["fused"]
