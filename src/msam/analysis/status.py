@@ -60,7 +60,7 @@ def failures_table(study: Study) -> Table:
         rows += _failures(other, other.cells["state"] == "failed")
     frame = pd.DataFrame(rows)
     heading = "" if rows else "Nothing failed, diverged or is missing."
-    note = f"Cells that are missing or not defined: of the study `{study.name}`."
+    note = f"Cells that are missing or not defined are told of the study `{study.name}` only."
     return Table("What did not work", (Block(frame, heading),), frame, note, footer(study), file="failures")
 
 

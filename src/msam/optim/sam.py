@@ -26,7 +26,7 @@ Closure = Callable[[], Tensor]
 
 
 class SAM(torch.optim.Optimizer):
-    """SAM around any `torch.optim` optimizer.
+    """SAM around any `torch.optim` optimizer except LBFGS and Adadelta.
 
     `step` evaluates the closure twice, the second time at the perturbed weights. BatchNorm running
     statistics move in the first pass only, both passes draw the same random numbers of torch (dropout),
