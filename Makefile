@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= embedded
 STUDY ?= main
-JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+JOBS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 EXECUTOR ?= local
 DEVICE ?= cpu
 NB ?= train

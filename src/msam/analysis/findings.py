@@ -102,23 +102,6 @@ def gap_sentence(study: Study, first: str, second: str) -> str:
     return f"Overfitting gap of {label(first)} against {label(second)}: {counts}."
 
 
-def cell_sentence(study: Study, dataset: str, fusion: str, first: str, second: str) -> str:
-    """One comparison in words, for instance "M-SAM is lower than SAM by 1.2 points (95 % interval ...)"."""
-    compared = compare_methods(study, first, second)
-    row = compared[(compared["dataset"] == dataset) & (compared["fusion"] == fusion)]
-    where = f"on {dataset} with {fusion} fusion"
-    if row.empty:
-        return f"{label(first)} and {label(second)} have no records {where}."
-    points = row.iloc[0]["difference"].scaled(100)
-    interval = f"{number(points, 2, signed=True)} points over {points.n} seeds"
-    if row.iloc[0]["verdict"] == "unknown":
-        return f"{label(first)} and {label(second)} share too few seeds {where} to be compared."
-    if row.iloc[0]["verdict"] == "apart":
-        return f"{label(first)} and {label(second)} cannot be told apart {where} ({interval})."
-    word = row.iloc[0]["verdict"]
-    return f"{label(first)} is {word} than {label(second)} {where} ({interval})."
-
-
 def answer(study: Study) -> str:
     """The overview's answer: M-SAM against each control, in as many sentences."""
     if study.frames.runs.empty:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,23 +74,13 @@ class Table:
         parts.append(f'<p class="table-footer"><small>{" ".join(self._footnotes())}</small></p>')
         return f'<div class="msam-table">{"".join(parts)}</div>'
 
-    def write_csv(self, folder: Path) -> Path:
-        """Write the numbers as `<folder>/<file>.csv` and return the path."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.file}.csv"
-        path.write_text(self._csv(), encoding="utf-8")
-        return path
-
     def _repr_html_(self) -> str:
         return self.to_html()
-
-    def _csv(self) -> str:
-        return self.data.to_csv(index=False, lineterminator="\n")
 
     def _footnotes(self) -> list[str]:
         notes = [_code(text) for text in (self.note, self.footer) if text]
         if len(self.data):
-            content = base64.b64encode(self._csv().encode()).decode()
+            content = base64.b64encode(self.data.to_csv(index=False, lineterminator="\n").encode()).decode()
             link = f'<a download="{self.file}.csv" href="data:text/csv;base64,{content}">Numbers as CSV</a>.'
             notes.append(link)
         return notes

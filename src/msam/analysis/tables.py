@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
-from msam.analysis.accuracy import NUMBERS, detail_table
 from msam.analysis.metrics import by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
@@ -85,12 +82,6 @@ def heads_table(study: Study) -> Table:
     note = "Test accuracy in percent after the last epoch; differences paired by seed with 95 % intervals."
     title = "Two definitions of a modality's accuracy, late fusion"
     return Table(title, _one(rows), pd.DataFrame(data), note, footer(study), file="heads")
-
-
-def write_tables(study: Study, folder: Path) -> list[Path]:
-    """Write the result tables as CSV files into `folder`."""
-    made = [detail_table(study, fusion) for fusion in NUMBERS]
-    return [table.write_csv(folder) for table in [*made, rules_table(study), heads_table(study)]]
 
 
 def _lead(cell) -> dict[str, str]:

@@ -94,9 +94,6 @@ _FILES = (
 
 RATE = 8000
 NOISE_RATE = 44100
-RECORDINGS = 50
-"""Of every digit by every speaker."""
-
 VALIDATION = 12
 """One in so many of the train images is for validation, from the end."""
 
