@@ -387,7 +387,7 @@ def test_few_seeds_are_no_error(tmp_path, seeds):
 
 def test_csv_holds_the_numbers(study):
     (encoded,) = re.findall(
-        r'href="data:text/csv;[^,"]*base64,([^"]+)"', accuracy.detail_table(study, "late").to_html()
+        r'href="data:text/csv;base64,([^"]+)"', accuracy.detail_table(study, "late").to_html()
     )
     late = pd.read_csv(io.BytesIO(base64.b64decode(encoded)))
     fused = late.query("dataset == 'av_digits' and method == 'msam' and output == 'fused'").iloc[0]
