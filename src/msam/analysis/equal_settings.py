@@ -6,14 +6,18 @@ at M-SAM's: there it is the constant share 1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from msam.analysis import levels
 from msam.analysis.findings import VERDICTS, compare_methods, verdict
 from msam.analysis.metrics import CELL
+from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.ranking_table import UNCORRECTED
 from msam.analysis.sources import Study, evidence
+from msam.analysis.statistics import spread
 from msam.analysis.table import Block, Table, grouped, number
 
 FIRST, OTHER, SAME = "msam", "sam", "mixture+share_1.0"
@@ -40,30 +44,17 @@ def settings_table(study: Study, mixing: Study) -> Table:
     rows, data = [], []
     for row in comparisons(study, mixing).itertuples():
         where = {"dataset": row.dataset, "evidence": evidence(study, row.dataset), "fusion": row.fusion}
-        found = {name: cells.loc[(row.dataset, row.fusion, name)] for name in (OTHER, FIRST)}
-        text = {("", key): value for key, value in where.items()}
+        text: dict[tuple[str, str], Any] = {("", key): value for key, value in where.items()}
         for heading, column in (("learning rate", "lr"), ("rho", "rho")):
-            text |= {
-                (heading, name): f"{cell[column]:g}"
-                for name, cell in zip(("SAM", "M-SAM"), found.values(), strict=True)
-            }
+            for name in (OTHER, FIRST):
+                cell = cells.loc[(row.dataset, row.fusion, name)]
+                text[heading, label(name)] = f"{cell[column]:g}"
         for heading, interval in (("each at its own", row.own), ("both at M-SAM's", row.equal)):
             points = interval.scaled(100)
-            text |= {
-                (heading, "difference (points)"): number(points, 2, signed=True),
-                (heading, "n"): points.n,
-                (heading, "reading"): VERDICTS[verdict(points)],
-            }
-            data.append(
-                where
-                | {
-                    "settings": heading,
-                    "points": points.mean,
-                    "low": points.low,
-                    "high": points.high,
-                    "n": points.n,
-                }
-            )
+            text[heading, "difference (points)"] = number(points, 2, signed=True)
+            text[heading, "n"] = points.n
+            text[heading, "reading"] = VERDICTS[verdict(points)]
+            data.append(where | {"settings": heading} | spread("points", points))
         rows.append(text)
     note = (
         "M-SAM minus SAM in fused test accuracy after the last epoch, paired by seed, ± half of the 95 % "

@@ -6,7 +6,7 @@ import pandas as pd
 
 from msam.analysis import levels
 from msam.analysis.findings import verdict
-from msam.analysis.metrics import CELL, by_seed, gaps_by_seed
+from msam.analysis.metrics import by_seed, gaps_by_seed
 from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, evidence
@@ -38,11 +38,15 @@ def radius_table(study: Study) -> Table:
         name: dict(list(swept(values, OPTION).groupby(keys)["value"]))
         for name, values in measures(study).items()
     }
-    states = study.cells.set_index(CELL)["text"].to_dict()
+    states = {
+        (cell.dataset, cell.fusion, method, float(x)): cell.text
+        for cell in study.cells.itertuples()
+        for method, _, x in [cell.name.partition(f"+{OPTION}_")]
+        if x
+    }
     rows, data = [], []
     for key in parts[ACCURACY]:
         where = dict(zip(keys, key, strict=True))
-        name = f"{where['method']}+{OPTION}_{where['x']}"
         row = {
             "dataset": where["dataset"],
             "evidence": evidence(study, where["dataset"]),
@@ -50,16 +54,16 @@ def radius_table(study: Study) -> Table:
             "method": label(where["method"]),
             "rho": f"{where['x']:g}",
         }
-        for text, digits in ((ACCURACY, 1), (GAP, 3), (SHARPNESS, 2)):
-            interval = mean_interval(parts[text].get(key, []))
-            row[text.removesuffix(" (log)")] = number(interval, digits)
-            row |= {"n": interval.n} if text == ACCURACY else {}
+        for name, digits in ((ACCURACY, 1), (GAP, 3), (SHARPNESS, 2)):
+            interval = mean_interval(parts[name].get(key, []))
+            row[name.removesuffix(" (log)")] = number(interval, digits)
+            row |= {"n": interval.n} if name == ACCURACY else {}
             data.append(
                 where
-                | {"measure": text, "mean": interval.mean, "low": interval.low}
+                | {"measure": name, "mean": interval.mean, "low": interval.low}
                 | {"high": interval.high, "n": interval.n}
             )
-        rows.append(row | {"state": states[where["dataset"], where["fusion"], name]})
+        rows.append(row | {"state": states[key]})
     note = (
         "After the last epoch, ± half of the 95 % interval over seeds. Learning rates are those of SAM and "
         "M-SAM in the main study, the same for every radius; a radius of 0 is joint training at that rate. "
@@ -77,7 +81,7 @@ def radius_sentence(study: Study) -> str:
         (dataset, verdict(paired_difference(series, values[dataset, fusion, f"sam{name[4:]}"])))
         for (dataset, fusion, name), series in values.items()
         if name.startswith(f"msam+{OPTION}_")
-        and not name.endswith("_0.0")  # joint training for both
+        and float(name.rpartition("_")[2])  # at 0 both are joint training
         and (dataset, fusion, f"sam{name[4:]}") in values
     ]
     if not rows:
