@@ -1,11 +1,10 @@
 """M-SAM against SAM at own and at equal settings, on hand-made records."""
 
 import pytest
-from test_analysis_ranking import study_of
+from test_analysis_ranking import C, D, study_of
 
 from msam.analysis import equal_settings
 
-D, C = ("av_digits", "late"), ("controlled", "early")
 OWN = {
     (*D, "sam"): [0.60, 0.61, 0.62],
     (*D, "msam"): [0.70, 0.72, 0.71],

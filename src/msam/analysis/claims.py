@@ -13,14 +13,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from msam.analysis import paper, profiles, rate, sources
 from msam.analysis.dominance import dominant as dominant_modality
 from msam.analysis.metrics import by_seed, gaps_by_seed, per_seed, relative_gain
 from msam.analysis.names import label
-from msam.analysis.probes import WHOLE, flatness
+from msam.analysis.probes import WHOLE, log_flatness
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import equivalent, paired_test
 from msam.analysis.verdicts import ALPHA, RULE, SEEDS, Block, Check, judge, signed, untested
@@ -348,10 +347,9 @@ def _minus(first: pd.Series | None, second: pd.Series | None) -> pd.Series:
 
 
 def _flatness(study: Study) -> dict[str, dict[Cell, pd.Series]]:
-    """Measure -> log10 of the whole network's by seed, NaN of what is not positive, of every probed cell."""
-    rows = flatness(study)
+    """Measure -> its log10 of the whole network by seed, of every probed cell."""
+    rows = log_flatness(study)
     rows = rows[rows["part"] == WHOLE]
-    rows = rows.assign(value=np.log10(rows["value"].where(rows["value"] > 0)))
     return {key: per_seed(part) for key, part in rows.groupby("measure")}
 
 

@@ -30,12 +30,12 @@ def comparisons(study: Study, mixing: Study) -> pd.DataFrame:
         A row for each: dataset, fusion, own (Interval, each at its own settings, from the main study) and
         equal (Interval, both at M-SAM's, from `mixing`), fractions, paired by seed.
     """
-    own, equal = compare_methods(study, FIRST, OTHER), compare_methods(mixing, FIRST, SAME)
     keys = ["dataset", "fusion"]
-    columns = [[*keys, "difference"]] * 2
-    both = own[columns[0]].merge(equal[columns[1]], on=keys, suffixes=("_own", "_equal"))
+    own, equal = compare_methods(study, FIRST, OTHER), compare_methods(mixing, FIRST, SAME)
+    both = own.merge(equal, on=keys, suffixes=("_own", "_equal"))
     both = both.rename(columns={"difference_own": "own", "difference_equal": "equal"})
-    return both[[own.n > 0 and equal.n > 0 for own, equal in zip(both["own"], both["equal"], strict=True)]]
+    run = [own.n > 0 and equal.n > 0 for own, equal in zip(both["own"], both["equal"], strict=True)]
+    return both.loc[run, [*keys, "own", "equal"]]
 
 
 def settings_table(study: Study, mixing: Study) -> Table:

@@ -17,7 +17,7 @@ from msam.analysis.dominance import dominant
 from msam.analysis.findings import verdict
 from msam.analysis.metrics import by_seed, per_seed
 from msam.analysis.names import in_order, label
-from msam.analysis.probes import MEASURES, RUN, WHOLE, differences, flatness, weight_noise
+from msam.analysis.probes import MEASURES, RUN, WHOLE, differences, flatness, log_flatness, weight_noise
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, evidence
 from msam.analysis.statistics import Interval, mean_interval, spread
@@ -39,9 +39,7 @@ def ratios(study: Study) -> pd.DataFrame:
     Returns:
         A row for each: dataset, fusion, part, measure, other, difference (Interval), verdict, role.
     """
-    rows = flatness(study)
-    rows["value"] = np.log10(rows["value"].where(rows["value"] > 0))
-    found = differences(rows, FIRST, OTHERS, ["part", "measure"])
+    found = differences(log_flatness(study), FIRST, OTHERS, ["part", "measure"])
     found["verdict"] = [verdict(difference) for difference in found["difference"]]
     found["role"] = roles(study, found)
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from msam.analysis.metrics import CELL, per_seed
@@ -34,6 +35,12 @@ def flatness(study: Study) -> pd.DataFrame:
         for measure in MEASURES
     ]
     return _frame(study, rows, ["part", "measure", "value"])
+
+
+def log_flatness(study: Study) -> pd.DataFrame:
+    """`flatness` with log10 of the values, NaN of those that are not positive."""
+    rows = flatness(study)
+    return rows.assign(value=np.log10(rows["value"].where(rows["value"] > 0)))
 
 
 def weight_noise(study: Study) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from msam.analysis.names import label
 from msam.analysis.provenance import footer
 from msam.analysis.sources import Study, evidence
 from msam.analysis.statistics import mean_interval, paired_difference
-from msam.analysis.sweep import Cells, swept
+from msam.analysis.sweep import Cells, place_in, swept
 from msam.analysis.table import Block, Table, number
 
 OPTION = "rho"
@@ -39,10 +39,9 @@ def radius_table(study: Study) -> Table:
         for name, values in measures(study).items()
     }
     states = {
-        (cell.dataset, cell.fusion, method, float(x)): cell.text
+        (cell.dataset, cell.fusion, *place): cell.text
         for cell in study.cells.itertuples()
-        for method, _, x in [cell.name.partition(f"+{OPTION}_")]
-        if x
+        if (place := place_in(cell.name, OPTION))
     }
     rows, data = [], []
     for key in parts[ACCURACY]:
@@ -80,8 +79,9 @@ def radius_sentence(study: Study) -> str:
     rows = [
         (dataset, verdict(paired_difference(series, values[dataset, fusion, f"sam{name[4:]}"])))
         for (dataset, fusion, name), series in values.items()
-        if name.startswith(f"msam+{OPTION}_")
-        and float(name.rpartition("_")[2])  # at 0 both are joint training
+        if (place := place_in(name, OPTION))
+        and place[0] == "msam"
+        and place[1] > 0  # at 0 both are joint training
         and (dataset, fusion, f"sam{name[4:]}") in values
     ]
     if not rows:

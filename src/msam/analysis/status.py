@@ -67,12 +67,13 @@ def failures_table(study: Study) -> Table:
 def _troubled(study: Study) -> list[Study]:
     """The other studies of the same profiles that have a failed cell or a diverged seed."""
     found = {
-        path.relative_to(study.root).parts[1]
+        name
         for profile in study.profiles
         for path in study.root.glob(f"{profile}/*/*/*/*.json")
-        if re.search(rb'"state": "(failed|diverged)"', path.read_bytes())
+        if (name := path.relative_to(study.root).parts[1]) != study.name
+        and re.search(rb'"state": "(failed|diverged)"', path.read_bytes())
     }
-    return [read(study.root, name, study.profiles) for name in sorted(found - {study.name})]
+    return [read(study.root, name, study.profiles) for name in sorted(found)]
 
 
 def _failures(study: Study, wanted: pd.Series) -> list[dict[str, str]]:

@@ -12,6 +12,12 @@ Cells = Mapping[tuple[str, str, str], pd.Series]
 """(dataset, fusion, name) -> numbers indexed by seed."""
 
 
+def place_in(name: str, option: str) -> tuple[str, float] | None:
+    """Method and number of a cell whose name ends with the option and a number, None of others."""
+    method, _, x = name.partition(f"+{option}_")
+    return (method, float(x)) if x else None
+
+
 def swept(values: Cells, option: str) -> pd.DataFrame:
     """The cells whose names end with the option and a number.
 
@@ -24,9 +30,8 @@ def swept(values: Cells, option: str) -> pd.DataFrame:
     """
     rows = []
     for (dataset, fusion, name), series in values.items():
-        method, _, x = name.partition(f"+{option}_")
-        if x:
-            where = {"dataset": dataset, "fusion": fusion, "method": method, "x": float(x)}
+        if place := place_in(name, option):
+            where = {"dataset": dataset, "fusion": fusion, "method": place[0], "x": place[1]}
             rows += [where | {"seed": seed, "value": value} for seed, value in series.items()]
     return pd.DataFrame(rows, columns=["dataset", "fusion", "method", "x", "seed", "value"])
 

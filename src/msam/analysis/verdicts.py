@@ -174,6 +174,6 @@ def _effects(made: Sequence[Check]) -> list[dict[str, Any]]:
 
 def _numbers(interval: Interval, chosen: bool) -> dict[str, float | None]:
     """An interval as JSON, which has no NaN; its ends are left out where the results chose the effect."""
-    ends = (np.nan, np.nan) if chosen else (interval.low, interval.high)
-    values = dict(zip(("effect", "low", "high"), (interval.mean, *ends), strict=True))
+    low, high = (np.nan, np.nan) if chosen else (interval.low, interval.high)
+    values = {"effect": interval.mean, "low": low, "high": high}
     return {key: float(value) if np.isfinite(value) else None for key, value in values.items()}

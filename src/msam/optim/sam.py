@@ -276,7 +276,7 @@ class SAM(torch.optim.Optimizer):
 
     @contextmanager
     def _perturbed(self, first: FirstPass, groups: list[dict[str, Any]], keep: bool) -> Iterator[Tensor]:
-        rho = {id(p): radius for group in groups for radius in [_signed(group)] for p in group["params"]}
+        rho = {id(p): _signed(group) for group in groups for p in group["params"]}
         pairs = zip(self._parameters, first.gradients, strict=True)
         moved = [(p, g) for p, g in pairs if id(p) in rho and g is not None]
         if not moved:
