@@ -1,8 +1,13 @@
 """A miniature book: what the pages load, what a failing notebook says, and when nothing is to be done."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -201,6 +206,28 @@ def test_failing_notebook_is_named_and_the_old_book_stays(project):
     with pytest.raises(book.BookError, match=r"^notebook overview.ipynb failed: ValueError: first line$"):
         book.build(Path("results"), Path("build/html"))
     assert old.read_text() == "old"
+
+
+def test_an_interrupted_build_does_not_wait_for_its_notebooks(project):
+    """Which are in kernels of their own sessions, where no interrupt of the terminal arrives."""
+    endless = "import os, time\nwith open('pid', 'w') as file: file.write(str(os.getpid()))\ntime.sleep(600)"
+    write_notebook(project / "notebooks/overview.ipynb", endless)
+    command = [sys.executable, "-m", "msam.cli", "book", "--results", "results"]
+    pid = project / "notebooks/pid"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            while not (pid.is_file() and pid.read_text()):
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    last = errors.splitlines()[-1]
+    assert (process.returncode, last) == (1, "msam: stopped; the next run goes on from here")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert not (project / "build/book/html").exists()
 
 
 def test_warning_is_an_error(project):

@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -81,6 +84,22 @@ def test_a_forked_kernel_has_its_own_folder_and_all_imports_and_leaves_nothing(t
     assert gone(int(pid))
 
 
+def test_a_notebook_moves_its_kernel_and_not_the_process_that_executes_it(tmp_path):
+    """Which executes others in other threads, and reads paths relative to its own folder."""
+    wait = "import time\nopen('started', 'w').close()\nwhile not os.path.exists('go'):\n    time.sleep(0.01)"
+    source, here = notebook(tmp_path / "a.ipynb", f"import os, sys\n{wait}"), Path.cwd()
+    thread = threading.Thread(target=notebooks.execute, args=(source, tmp_path / "b.ipynb", {}))
+    thread.start()
+    try:
+        while thread.is_alive() and not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        assert thread.is_alive()
+        assert Path.cwd() == here
+    finally:
+        (tmp_path / "go").touch()
+        thread.join()
+
+
 def test_a_kernel_without_a_server_is_a_fresh_one(tmp_path, monkeypatch):
     forking._write_kernel(tmp_path / "kernels" / "python3")
     spec = tmp_path / "kernels" / "python3" / "kernel.json"
@@ -130,18 +149,58 @@ with forking.preloaded():
     from jupyter_client.manager import start_new_kernel
     manager, client = start_new_kernel()
     reply = client.execute_interactive("import os", user_expressions={"p": "os.getpid(), os.getppid()"})
-    print(reply["content"]["user_expressions"]["p"]["data"]["text/plain"], flush=True)
+    numbers = reply["content"]["user_expressions"]["p"]["data"]["text/plain"]
+    print("told", *numbers.strip("()").split(", "), *forking.command(), flush=True)
     time.sleep(60)
 """
 
+STARTING = """
+import subprocess
+from contextlib import suppress
+from msam import forking
+with forking.preloaded():
+    started = subprocess.Popen([*forking.command(), "plan", "--profile", "smoke"])
+    print("told", flush=True)
+    while started.poll() is None:
+        with suppress(KeyboardInterrupt):
+            started.wait()
+"""
+
+
+@contextmanager
+def outside(script):
+    """A process without this module's server, in a group of its own, and what it has told."""
+    environment = {k: v for k, v in os.environ.items() if k not in (forking.VARIABLE, "JUPYTER_PATH")}
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
+    ) as process:
+        try:
+            yield process, next(line for line in process.stdout if line.startswith("told")).split()[1:]
+        finally:
+            process.kill()
+
 
 def test_a_killed_parent_takes_the_server_and_its_kernels_with_it():
-    outside = {k: v for k, v in os.environ.items() if k not in (forking.VARIABLE, "JUPYTER_PATH")}
-    with subprocess.Popen(
-        [sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True, env=outside
-    ) as process:
-        line = next(line for line in process.stdout if line.startswith("("))
-        kernel, server = map(int, line.strip("()\n").split(","))
+    with outside(ASK) as (process, (kernel, server, *_)):
         process.kill()
-    assert gone(kernel)
-    assert gone(server)
+    assert gone(int(kernel))
+    assert gone(int(server))
+
+
+def test_a_fresh_python_takes_the_place_of_a_killed_server_also_while_its_forks_live(tmp_path):
+    words = ["plan", "--profile", "nonsense"]
+    with outside(ASK) as (_, (kernel, server, *command)):
+        os.kill(int(server), signal.SIGKILL)
+        done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=tmp_path, timeout=30)
+        os.kill(int(kernel), 0)
+    assert (done.returncode, done.stdout, done.stderr) == said(FRESH, words, tmp_path)
+
+
+def test_an_interrupt_while_the_server_starts_ends_all():
+    with outside(STARTING) as (process, _):
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "forking.py" not in errors

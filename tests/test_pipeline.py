@@ -100,6 +100,37 @@ def story(toy, outside, tmp_path_factory):
     return told
 
 
+@pytest.mark.parametrize("to_all", [False, True], ids=["told to end", "interrupted from the terminal"])
+def test_a_stopped_run_ends_with_all_it_has_started(toy, outside, tmp_path, to_all):
+    results, pause = tmp_path / "results", tmp_path / "pause"
+    pause.write_text("")
+    command = [sys.executable, "-m", "msam.cli", "reproduce", "--profile", toy, "--results", str(results)]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "OUTSIDE_PAUSE": str(pause)},
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        wait_for(pause.read_text, process)
+        if to_all:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
+        _, errors = process.communicate(timeout=20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, errors) == (1, "msam: stopped; the next run goes on from here\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pause.read_text()), 0)
+    with pipeline.exclusive(results):
+        assert not list(results.rglob("*.failed.json"))
+
+
 def test_the_killed_run_left_whole_records_and_finished_seeds(story):
     assert story.left == ["failing.failed.json", "pausing.partial.json", "signed.json"]
     assert [seed["seed"] for seed in story.partial["seeds"]] == [0]

@@ -216,6 +216,26 @@ def test_at_a_fixed_learning_rate_a_method_without_options_is_tried_once(profile
     assert len({call[3] for call in seen if call[0] == "msam"}) == 4
 
 
+def test_an_interrupted_search_keeps_its_trials(profile, tmp_path, seen, monkeypatch):
+    methods = {"joint": {"rho": False}}
+    profile["studies"] = {"tiny": profile["studies"]["tiny"] | {"methods": methods, "fusions": ["late"]}}
+
+    def two_then_interrupt(futures):
+        yield from futures[:2]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "as_completed", two_then_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            search.run(profile, "tiny", 1, tmp_path / "search.json")
+    kept = json.loads((tmp_path / "search.json").read_text())["trials"]
+    assert len(kept) == 2
+    assert not studies.chosen(profile)
+    seen.clear()
+    search.run(profile, "tiny", 1, tmp_path / "search.json")
+    assert [call[2] for call in seen] == [draw["lr"] for draw in search.draws(profile["search"])[2:]]
+
+
 def test_a_fault_in_a_trial_is_not_hidden(profile, tmp_path, seen):
     profile["studies"] = {"tiny": profile["studies"]["tiny"] | {"methods": {"outside.failing": {}}}}
     with pytest.raises(RuntimeError, match="the wheel came off"):

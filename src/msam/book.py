@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -192,6 +193,7 @@ def execute(pages: Mapping[str, Path], into: Path, results: Path, published: Pat
             failures = [failure for run in runs if (failure := run.result())]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            forking.stop_below(os.getpid(), signal.SIGKILL, lambda: all(run.done() for run in runs))
             raise
     if failures:
         raise BookError("\n".join(failures))

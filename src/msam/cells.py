@@ -168,6 +168,11 @@ def write_failure(cell: Cell, results: Path, reason: str, traceback: str) -> Non
     records.write(failed(cell.path(results)), note | {"reason": reason, "traceback": traceback})
 
 
+def why(cell: Cell, results: Path) -> str:
+    """The reason in the note of a failed cell."""
+    return json.loads(failed(cell.path(results)).read_text())["reason"]
+
+
 def stale(cell: Cell, seeds: int, results: Path) -> str:
     """Why the cell must be trained (again), "" if its record is good."""
     path = cell.path(results)

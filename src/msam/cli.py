@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ ALL = "all"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 if it did what it should, 1 and one line on the error stream if not."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be told to end is to be interrupted
     try:
         return options.run(options)
     except KeyboardInterrupt:
@@ -84,8 +86,7 @@ def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
 def _reproduce(options: argparse.Namespace) -> int:
     profile = _profile(options)
     todo = _studies(options, profile)
-    failed: list[studies.Cell] = []
-    left_out: list[str] = []
+    problems: list[str] = []
     with pipeline.exclusive(options.results) as lock, ExitStack() as stack:
         for study, seeds in todo.items():
             cells = studies.cells(profile, study)
@@ -96,23 +97,22 @@ def _reproduce(options: argparse.Namespace) -> int:
             forecast = _forecast(jobs, options.jobs)
             for line in (*without_data, f"{lead}{len(jobs)} of {len(cells)} cells to train: {forecast}"):
                 print(line, flush=True)
-            left_out += without_data
+            problems += without_data
             if jobs:
                 if options.executor == "local":
                     stack.enter_context(forking.preloaded(lock=lock))
                 run = pipeline.Run(
                     options.profile, study, seeds, options.jobs, options.results, options.executor
                 )
-                failed += pipeline.train(jobs, run, lock)
-        _take_search(profile["profile"], options.results)
-        _judge(options.results)
-        code = _book(options) if profiles.shown(options.results) else _no_book()
-    for cell in failed:
-        reason = json.loads(pipeline.runner.failed(cell.path(options.results)).read_text())["reason"]
-        print(f"failed: {cell.title}: {reason}", file=sys.stderr)
-    for line in left_out:
-        print(line, file=sys.stderr)
-    return 1 if failed or left_out else code
+                failed = pipeline.train(jobs, run, lock)
+                problems += [f"failed: {c.title}: {pipeline.runner.why(c, options.results)}" for c in failed]
+        try:
+            _take_search(profile["profile"], options.results)
+            _judge(options.results)
+            code = _book(options) if profiles.shown(options.results) else _no_book()
+        finally:
+            print("".join(f"{line}\n" for line in problems), end="", file=sys.stderr)
+    return 1 if problems else code
 
 
 def _take_search(profile: str, results: Path) -> None:

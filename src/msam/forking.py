@@ -18,12 +18,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import psutil
 
 from msam import _forked
 
@@ -73,7 +76,9 @@ def preloaded(records: Path | None = None, lock: int | None = None) -> Iterator[
             pass_fds=[listener.fileno(), *([] if lock is None else [lock])],
             stdin=subprocess.PIPE,
             env=before | ENVIRONMENT,
+            process_group=0,  # an interrupt from the terminal is for those that asked, who pass it on
         )
+        listener.close()  # or who connects after the server was killed would wait for ever
         try:
             yield
         finally:
@@ -81,6 +86,17 @@ def preloaded(records: Path | None = None, lock: int | None = None) -> Iterator[
             server.communicate()
             os.environ.clear()
             os.environ.update(before)
+
+
+def stop_below(pid: int, number: signal.Signals, ended: Callable[[], bool]) -> None:
+    """Send a signal to every process below `pid`, those that come meanwhile too, until `ended` says so."""
+    told: set[psutil.Process] = set()
+    while not ended():
+        with suppress(psutil.NoSuchProcess):
+            for process in set(psutil.Process(pid).children(recursive=True)) - told:
+                told.add(process)
+                process.send_signal(number)
+        time.sleep(0.05)
 
 
 def command() -> list[str]:
@@ -118,6 +134,7 @@ def serve(listener: socket.socket, records: str | None = None) -> None:
         while all(key.fileobj is listener for key, _ in selector.select()):
             connection, _ = listener.accept()
             if os.fork() == 0:
+                listener.close()
                 _be_the_fork(connection)
             connection.close()
 
@@ -165,7 +182,7 @@ def _run(words: list[str]) -> int:
         os.environ.pop("JPY_PARENT_PID", None)  # not the fork's parent; `_follow` sees to its end
         app = IPKernelApp.instance()
         vars(app)["log_connection_info"] = lambda: None  # printed for who wants to connect another client
-        app.initialize(["-f", *words[1:], "--log-level=CRITICAL", "--HistoryManager.enabled=False"])
+        app.initialize(["-f", words[1], "--log-level=CRITICAL", "--HistoryManager.enabled=False"])
         app.start()
         return 0
     from msam import cli

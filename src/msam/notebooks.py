@@ -53,7 +53,8 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | 
         str(source),
         str(temporary),
         parameters,
-        cwd=str(cwd or source.parent),
+        resources={"metadata": {"path": str(cwd or source.parent)}},  # papermill's `cwd` moves all threads
+        extra_arguments=["--log-level=ERROR"],  # a fresh kernel warns that only its user can read its traffic
         progress_bar=False,
         request_save_on_cell_execute=False,  # every figure would be written again after every cell
         autosave_cell_every=0,

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from msam import cells as runner
-from msam import records
+from msam import forking, records
 from msam.notebooks import without_traces
 from msam.studies import Cell
 
@@ -275,8 +276,8 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
             _watch(jobs, run, process, started)
         finally:
             if process.poll() is None:
-                process.terminate()
-                process.wait()
+                process.terminate()  # it starts no more, and waits for those that run
+                forking.stop_below(process.pid, signal.SIGINT, lambda: process.poll() is not None)
     failed = [job.cell for job in jobs if not job.cell.path(run.results).is_file()]
     if process.returncode and not any(_ended(job.cell, run.results) for job in jobs):
         raise PipelineError(f"Snakemake trained nothing, see {log}")

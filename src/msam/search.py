@@ -92,6 +92,8 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
                 if count % WRITE_EVERY == 0:
                     write(done)
         except BaseException:
+            if len(done) > len(old):
+                write(done)
             pool.shutdown(cancel_futures=True)
             raise
     records.write(studies.chosen_path(profile), winners(write(done)))
