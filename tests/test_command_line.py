@@ -47,16 +47,16 @@ MISTAKES = [
     ),
     ("search --jobs 0", "jobs must be at least 1, not 0"),
     ("search --profile smoke", "profile 'smoke' has no search"),
-    ("search --profile lost.yaml", "the search of profile 'lost' lacks the field 'rho'"),
+    ("search --profile lost.yaml", "profile lost.yaml, search lacks the field 'rho'"),
     ("search --profile word.yaml --seeds 1", "results/word/search.json is no JSON; delete it to search anew"),
     ("plan --profile no/such.yaml", "unknown profile '{here}/no/such.yaml'; " + PROFILES),
     ("plan --profile broken.yaml", "profile broken.yaml is no YAML: "),
-    ("plan --profile empty.yaml", "profile empty.yaml lacks the field 'seeds'"),
-    ("plan --profile list.yaml", "profile list.yaml lacks the field 'seeds'"),
+    ("plan --profile empty.yaml", "profile empty.yaml must be a mapping, not None"),
+    ("plan --profile list.yaml", "profile list.yaml must be a mapping, not ['seeds', 'studies']"),
     ("plan --profile binary.yaml", "profile binary.yaml is no text"),
-    ("plan --profile odd.yaml", "profile odd.yaml has a wrong structure ('list' object has no "),
-    ("plan --profile word.yaml", "seeds must be at least 1, not 'many'"),
-    ("plan --profile searched.yaml", "{here}/searched.chosen.json is no JSON; `msam search` makes it"),
+    ("plan --profile odd.yaml", "profile odd.yaml: studies must be a mapping of mappings, not ['main']"),
+    ("plan --profile many.yaml", "profile many.yaml: seeds must be a whole number, at least 1, not 'many'"),
+    ("plan --profile searched.yaml", "{here}/searched.chosen.json is damaged; `msam search` makes it"),
     *(
         (f"{command} --executor cloud", "unknown executor 'cloud'; choose from local, slurm")
         for command in ("plan", "reproduce", "search", "publish", "cell a/b/c")
@@ -163,8 +163,8 @@ def faulty(here, monkeypatch):
         "empty.yaml": "",
         "list.yaml": "- seeds\n- studies\n",
         "odd.yaml": "seeds: 2\ndefaults: {}\nstudies: [main]\n",
-        "word.yaml": smoke.replace("seeds: 2", "seeds: many")
-        + "search: {trials: 1, seed: 1, lr: [0.1, 1], rho: [0.1, 1]}\n",
+        "many.yaml": smoke.replace("seeds: 2", "seeds: many"),
+        "word.yaml": smoke + "search: {trials: 1, seed: 1, lr: [0.1, 1], rho: [0.1, 1]}\n",
         "searched.yaml": smoke,
         "lost.yaml": smoke + "search: {trials: 1, seed: 1, lr: [0.1, 1]}\n",
         "searched.chosen.json": "[{",

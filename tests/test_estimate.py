@@ -70,6 +70,7 @@ NETS = {
     "late": ("late", {"a": "image", "b": "spectrogram"}, {"a": (3, 33, 33), "b": (1, 40, 24)}, ["bf16"]),
     "early": ("early", {"a": "image"}, {"a": (1, 32, 32)}, []),
     "vectors": ("early", {"a": "vector", "b": "vector"}, {"a": (4,), "b": (9,)}, []),
+    "segments": ("psp", {"a": "segments", "b": "segment_maps"}, {"a": (3, 8), "b": (3, 4, 6)}, []),
 }
 
 
@@ -95,8 +96,10 @@ def test_what_lives_after_a_forward_pass_is_what_torch_saves(name):
 
     with Meter(known) as meter, torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
         inputs = {m: torch.randn(4, *shape) for m, shape in shapes.items()}
-        labels = torch.tensor([0, 1, 2, 0])
-        loss = F.cross_entropy(model(inputs), labels)
+        logits = model(inputs)
+        labels = torch.arange(len(logits)) % 3
+        loss = F.cross_entropy(logits, labels)
+        del logits
     for tensor in (*inputs.values(), labels, loss):
         hold(tensor)
     assert meter.live == pytest.approx(sum(held.values()), abs=64)  # scalars that the loss saves elsewhere
@@ -108,8 +111,8 @@ def test_counts_without_content_are_those_of_real_tensors(name, monkeypatch):
     monkeypatch.setattr(counting, "EVALUATION_BATCH", 2)
     model, shapes = small(name)
     with Meter([*model.parameters(), *model.buffers()]) as meter:
-        labels = torch.zeros(4, dtype=torch.int64)
-        F.cross_entropy(model({m: torch.zeros(4, *shape) for m, shape in shapes.items()}), labels).backward()
+        logits = model({m: torch.zeros(4, *shape) for m, shape in shapes.items()})
+        F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64)).backward()
     counts = count(model, {m: (shape, "float32") for m, shape in shapes.items()}, 4)
     assert counts.alive == pytest.approx(meter.peak, rel=0.02)
     assert counts.both[1] == pytest.approx(meter.kernels, rel=0.02)
@@ -259,6 +262,14 @@ def test_the_plan_of_the_paper_without_its_data(nothing_here, tmp_path, monkeypa
     assert note == estimate.NOTE
     assert not list(nothing_here.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_plan_of_the_segments(nothing_here, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(estimate, "network", lambda _: (8, Counts((1e12, 100), (3e12, 300), 10**9)))
+    assert cli.main(["plan", "--profile", "paper", "--study", "segments"]) == 0
+    hours = {line.split()[0]: float(line.split()[2]) for line in capsys.readouterr().out.splitlines()[:13]}
+    assert 1.5 < hours["ave/psp/sam"] / hours["ave/psp/joint"] < 2  # as many gradients, and an evaluation
 
 
 def test_small_networks_get_no_estimate(nothing_here):

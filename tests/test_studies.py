@@ -13,8 +13,11 @@ GRID = """
 seeds: 2
 defaults:
   epochs: 4
-  optimizer: {lr: 0.1, momentum: 0.9}
+  batch_size: 64
+  width: 32
+  optimizer: {lr: 0.1, momentum: 0.9, weight_decay: 1.0e-4, milestones: [0.7], gamma: 0.1}
   rho: 0.05
+  threads: 1
 studies:
   main:
     defaults: {epochs: 3}
@@ -28,6 +31,9 @@ studies:
       msam+encoder: {reading: encoder}
       mixture: {share: msam}
 """
+
+
+OPTIMIZER = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "milestones": [0.7], "gamma": 0.1}
 
 
 @pytest.fixture
@@ -68,8 +74,11 @@ def test_a_config_says_everything(grid):
         "variant": "encoder",
         "options": {"reading": "encoder"},
         "epochs": 3,  # of the study, not of the profile
-        "optimizer": {"lr": 0.1, "momentum": 0.9},
+        "batch_size": 64,
+        "width": 32,
+        "optimizer": OPTIMIZER,
         "rho": 0.05,
+        "threads": 1,
     }
 
 
@@ -132,7 +141,7 @@ def test_chosen_hyperparameters_reach_their_cell_only(grid):
     assert one(grid, "watch", "late", "msam").config["options"] == {"reading": "encoder"}
     mixture = one(grid, "watch", "late", "mixture")
     assert mixture.config["options"] == {"share": "msam"}
-    assert mixture.config["optimizer"] == {"lr": 0.2, "momentum": 0.9}
+    assert mixture.config["optimizer"] == OPTIMIZER | {"lr": 0.2}
     assert mixture.needs.config["optimizer"]["lr"] == 0.2
 
 
@@ -170,32 +179,83 @@ def test_unknown_names_list_the_choices(grid, tmp_path):
         assert refused(studies.cells, grid, "main", *where) == message
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("seeds: 2", "sedes: 2", "profile grid.yaml lacks the field 'seeds'"),
-        ("    fusions: [late, early]\n", "", "profile grid.yaml, study 'main' lacks the field 'fusions'"),
-        (
-            "share: msam",
-            "share: sam",
-            "unknown method 'sam'; choose from unimodal+accel, unimodal+gyro, msam",
-        ),
-        ("{modalities: [accel, gyro]}", "", "unimodal runs for each modality, but the data set lists no"),
-        (
-            "msam+encoder: {reading",
-            "other.msam: {reading",
-            "study 'main' has two methods 'msam', which would",
-        ),
-        ("seeds: 2", "seeds: [2", "profile grid.yaml is no YAML: "),
-        (GRID, "", "profile grid.yaml lacks the field 'seeds'"),
-        (GRID, "just words", "profile grid.yaml lacks the field 'seeds'"),
-    ],
-)
-def test_a_wrong_study_file_is_refused_in_one_line(tmp_path, old, new, message):
+CELL = "profile grid, study 'main', watch/late/msam"
+STUDY = "profile grid.yaml, study 'main'"
+MISTAKES = [
+    ("seeds: 2", "sedes: 2", "profile grid.yaml lacks the field 'seeds'"),
+    (
+        "seeds: 2",
+        "seeds: 2\nserach: {}",
+        "profile grid.yaml has the unknown field 'serach'; choose from seeds, ",
+    ),
+    ("seeds: 2", "seeds: 1.5", "profile grid.yaml: seeds must be a whole number, at least 1, not 1.5"),
+    ("seeds: 2", "seeds: true", "profile grid.yaml: seeds must be a whole number, at least 1, not True"),
+    ("seeds: 2", "seeds: [2", "profile grid.yaml is no YAML: "),
+    (GRID, "", "profile grid.yaml must be a mapping, not None"),
+    (GRID, "just words", "profile grid.yaml must be a mapping, not 'just words'"),
+    (
+        GRID[GRID.index("  main:") :],
+        "  {}",
+        "profile grid.yaml: studies must be a mapping of mappings, not {}",
+    ),
+    ("seeds: 2", "seeds: 2\nsearch: {trials: 3}", "profile grid.yaml, search lacks the field 'seed'"),
+    (
+        "seeds: 2",
+        "seeds: 2\nsearch: {trials: 3, seed: 1, lr: [0.1, 1], rho: [0, 1]}",
+        "profile grid.yaml, search: rho must be a range [low, high] above 0, not [0, 1]",
+    ),
+    ("    fusions: [late, early]\n", "", f"{STUDY} lacks the field 'fusions'"),
+    ("[late, early]", "late", f"{STUDY}: fusions must be a list of names, not 'late'"),
+    ("    fusions", "    from: grid.yaml\n    fusions", f"{STUDY} is taken from itself"),
+    ("options:", "option:", f"{STUDY}, dataset 'controlled' has the unknown field 'option'; choose from mod"),
+    ("watch:", "wach:", "unknown dataset 'wach'; choose from av_digits, "),
+    ("{modalities: [accel, gyro]}", "[accel]", f"{STUDY}: datasets must be a mapping of mappings, not {{"),
+    ("[accel, gyro]", "accel", f"{STUDY}, dataset 'watch': modalities must be a list of names, not 'accel'"),
+    ("{modalities: [accel, gyro]}", "", "unimodal runs for each modality, but the data set lists no"),
+    ("msam: {}", "jont: {}", "unknown method 'jont'; choose from agm, asam, "),
+    ("msam: {}", "msam: {like: nope}", "unknown method 'nope'; choose from unimodal, msam, msam+encoder, "),
+    ("share: msam", "share: sam", "unknown method 'sam'; choose from unimodal+accel, unimodal+gyro, msam"),
+    ("msam+encoder: {", "other.msam: {", "study 'main' has two methods 'msam', which would"),
+    *(
+        ("msam: {}", f"msam: {{each: {each}}}", f"{CELL}: each must be `modality` or one option with a list ")
+        for each in ("{}", "modal", "{rho: 0.1}", "{rho: []}", "{rho: [1], lr: [1]}")
+    ),
+    ("msam: {}", "msam: {search: {rho: 1}}", f"{CELL}: search must be a range [low, high] above 0 for each"),
+    ("msam: {}", "msam: {label_noise: 2}", f"{CELL}: label_noise must be a number from 0 to 1, not 2"),
+    ("msam: {}", "msam: {rho: -1}", f"{CELL}: rho must be false or a number, finite and at least 0, not -1"),
+    ("msam: {}", "msam: {each: {rho: [.nan]}}", f"{CELL}: rho must be false or a number, finite and at "),
+    ("  rho: 0.05\n", "", f"{CELL} lacks the field 'rho'"),
+    (
+        "  rho: 0.05",
+        "  rho: high",
+        f"{CELL}: rho must be false or a number, finite and at least 0, not 'high'",
+    ),
+    (
+        "  rho:",
+        "  label_nois: 0.1\n  rho:",
+        "the unknown field 'label_nois'; choose from epochs, batch_size, ",
+    ),
+    ("epochs: 3", "epochs: 1.5", "epochs must be a whole number, at least 1, not 1.5"),
+    ("  batch_size: 64\n", "", "lacks the field 'batch_size'"),
+    ("momentum", "momentun", "optimizer lacks the field 'momentum'"),
+    ("gamma", "nesterov: true, gamma", "optimizer has the unknown field 'nesterov'; choose from lr, "),
+    ("[0.7]", "[70]", "optimizer: milestones must be a list of numbers from 0 to 1, not [70]"),
+    (
+        "lr: 0.1",
+        "lr: 1e-3",
+        "optimizer: lr must be a number above 0, not '1e-3'",
+    ),  # YAML's numbers have a dot
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), MISTAKES)
+def test_a_wrong_study_file_is_refused_in_one_line(tmp_path, monkeypatch, old, new, message):
+    monkeypatch.chdir(tmp_path)
     assert old in GRID
-    said = refused(lambda: studies.cells(write(tmp_path, GRID.replace(old, new))))
-    assert said.startswith(message)
+    said = refused(lambda: studies.cells(write(tmp_path, GRID.replace(old, new, 1))))
+    assert message in said
     assert "\n" not in said
+    assert said.startswith(message) or said.startswith("profile grid, study 'main', watch/late/unimodal")
 
 
 @pytest.mark.parametrize("name", studies.names())
@@ -322,10 +382,15 @@ def test_a_module_that_is_not_there_is_named(tmp_path):
     assert re.fullmatch(r"there is no module 'nowhere\.method'", refused(lambda: cell.key))
 
 
+DEFAULTS = json.dumps(
+    {"epochs": 1, "batch_size": 8, "width": 4, "optimizer": OPTIMIZER | {"lr": 0.3}, "rho": 0.1, "threads": 1}
+)
+
+
 def test_a_study_may_take_from_another_profile_what_it_does_not_say(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "seeds: 2\ndefaults: {epochs: 1, optimizer: {lr: 0.3}, rho: 0.1}\n"
+        f"seeds: 2\ndefaults: {DEFAULTS}\n"
         "studies: {mixing: {from: embedded, datasets: {watch: {}}}}\n"
     )
     mine, theirs = studies.load(str(path)), studies.load("embedded")
@@ -339,8 +404,8 @@ def test_a_study_may_take_from_another_profile_what_it_does_not_say(tmp_path):
 def test_a_line_may_stand_for_several_cells(tmp_path):
     path = tmp_path / "sweeps.yaml"
     path.write_text(
-        "seeds: 2\ndefaults: {optimizer: {lr: 0.3}, rho: 0.1}\n"
-        "studies: {main: {datasets: {d: {modalities: [a, b]}}, fusions: [late], methods: {\n"
+        f"seeds: 2\ndefaults: {DEFAULTS}\n"
+        "studies: {main: {datasets: {watch: {modalities: [a, b]}}, fusions: [late], methods: {\n"
         "  msam: {},\n"
         "  sam: {like: msam, each: {rho: [0.0, 0.2]}},\n"
         "  msam+rule: {like: msam, each: {dominance: ['every:5', random]}},\n"
@@ -348,7 +413,7 @@ def test_a_line_may_stand_for_several_cells(tmp_path):
         "  joint: {rho: false, label_noise: 0.2}}}}\n"
     )
     (tmp_path / "sweeps.chosen.json").write_text(
-        '[{"dataset": "d", "fusion": "late", "name": "msam", "lr": 0.7, "rho": 0.4, "options": {}}]'
+        '[{"dataset": "watch", "fusion": "late", "name": "msam", "lr": 0.7, "rho": 0.4, "options": {}}]'
     )
     found = {c.name: c.config for c in studies.cells(studies.load(str(path)))}
     assert {name: (c["optimizer"]["lr"], c["rho"]) for name, c in found.items()} == {

@@ -187,9 +187,6 @@ def _search(options: argparse.Namespace) -> int:
     profile = _profile(options)
     _seeds(options, profile, options.study)
     output = PUBLISHED / profile["profile"] / "search.json"
-    for field in ("trials", "seed", "lr", "rho"):
-        if "search" in profile and field not in profile["search"]:
-            raise ValueError(f"the search of profile {profile['profile']!r} lacks the field {field!r}")
     try:
         search.run(profile, options.study, options.jobs, output)
     except json.JSONDecodeError:
@@ -287,11 +284,6 @@ def _profile(options: argparse.Namespace) -> dict[str, Any]:
             studies.cells(profile, name)
     except UnicodeDecodeError:
         raise ValueError(f"profile {Path(options.profile).name} is no text") from None
-    except json.JSONDecodeError:
-        raise ValueError(f"{studies.chosen_path(profile)} is no JSON; `msam search` makes it") from None
-    except (AttributeError, KeyError, TypeError) as error:
-        name = Path(options.profile).name
-        raise ValueError(f"profile {name} has a wrong structure ({error}); compare smoke.yaml") from None
     return profile
 
 

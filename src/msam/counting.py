@@ -70,7 +70,7 @@ def count(model: nn.Module, inputs: Mapping[str, tuple[tuple[int, ...], str]], s
             )
 
         with FlopCounterMode(display=False) as flops, Meter(known) as meter:
-            loss = F.cross_entropy(output(size), torch.zeros(size, dtype=torch.int64))
+            loss = _loss(output(size))
             forward = flops.get_total_flops(), meter.kernels
             torch.autograd.grad(
                 loss, [*model.parameters()]
@@ -78,3 +78,8 @@ def count(model: nn.Module, inputs: Mapping[str, tuple[tuple[int, ...], str]], s
         with torch.no_grad(), Meter(known) as evaluation:
             output(EVALUATION_BATCH)
         return Counts(forward, (flops.get_total_flops(), meter.kernels), max(meter.peak, evaluation.peak))
+
+
+def _loss(logits: Tensor) -> Tensor:
+    """A prediction may be one of an example or one of each of its segments."""
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))

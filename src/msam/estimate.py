@@ -67,7 +67,8 @@ def passes(method: str, options: str, fusion: str, modalities: tuple[str, ...]) 
     except methods.UnsupportedCell:
         return 0
     names = trained.modalities(modalities)
-    model = build_classifier(dict.fromkeys(names, "vector"), dict.fromkeys(names, (3,)), 2, fusion, 4)
+    toy = "late" if fusion == "psp" else fusion  # of which there is no small one
+    model = build_classifier(dict.fromkeys(names, "vector"), dict.fromkeys(names, (3,)), 2, toy, 4)
     base = torch.optim.SGD(model.param_groups(), lr=1e-3, momentum=0.9)
     batch = Split({m: torch.randn(4, 3) for m in names}, torch.tensor([0, 1, 0, 1]))
     try:

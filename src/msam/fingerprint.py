@@ -32,6 +32,20 @@ def code_fingerprint(modules: Iterable[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def built_in(kind: str, name: str) -> str:
+    """The module of a "dataset", "method" or "probe"; a name with dots is a module of somebody else's.
+
+    Raises:
+        ValueError: the package has none of that name.
+    """
+    if "." in name:
+        return name
+    names = sorted(p.stem for p in (PACKAGE / f"{kind}s").glob("[!_]*.py"))
+    if name not in names:
+        raise ValueError(f"unknown {kind} {name!r}; choose from {', '.join(names)}")
+    return f"msam.{kind}s.{name}"
+
+
 def _path(module: str) -> Path | None:
     """File of a module inside a package; found without importing it, which may cost seconds."""
     top, *parts = module.split(".")

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from msam.fingerprint import code_fingerprint
+from msam.fingerprint import built_in, code_fingerprint
+from msam.studies import _schema
 
 FOLDER = Path(__file__).parent
 
@@ -65,10 +66,8 @@ class Cell:
     def key(self) -> str:
         """Hash of the configuration, of the code the numbers depend on, and of the needed cell's key."""
         modules = ["msam.training"]
-        for package in ("dataset", "method"):
-            name = self.config[package]
-            modules.append(name if "." in name else f"msam.{package}s.{name}")
-        modules += [f"msam.probes.{name}" for name in self.config.get("probes", ())]
+        modules += [built_in(kind, self.config[kind]) for kind in ("dataset", "method")]
+        modules += [built_in("probe", name) for name in self.config.get("probes", ())]
         modules += ["msam.stacked"] * ("stacked" in self.config.get("fast", ()))
         parts = [self.config, code_fingerprint(modules), self.needs.key if self.needs else ""]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -86,8 +85,13 @@ def load(profile: str) -> dict[str, Any]:
         profile: its name, or the path of a YAML file.
 
     Raises:
-        ValueError: unknown profile, not YAML, or a field is missing.
+        ValueError: unknown profile, not YAML, or a field is missing, unknown or wrong.
     """
+    return _load(profile, ())
+
+
+def _load(profile: str, readers: tuple[Path, ...]) -> dict[str, Any]:
+    """A profile; `readers` are those with a study `from` it, directly or not."""
     path = Path(profile) if profile.endswith(".yaml") else FOLDER / f"{profile}.yaml"
     if not path.is_file():
         raise ValueError(f"unknown profile {profile!r}; choose from {', '.join(names())}")
@@ -95,19 +99,21 @@ def load(profile: str) -> dict[str, Any]:
         content = yaml.load(path.read_text(), LOADER)
     except yaml.YAMLError as error:
         raise ValueError(f"profile {path.name} is no YAML: {' '.join(str(error).split())}") from None
-    _require(content, ("seeds", "defaults", "studies"), f"profile {path.name}")
+    where = f"profile {path.name}"
+    _schema.check(content, _schema.PROFILE, where)
+    if "search" in content:
+        _schema.check(content["search"], _schema.SEARCH, f"{where}, search")
     for name, study in content["studies"].items():
+        here = f"{where}, study {name!r}"
         if isinstance(study, dict) and "from" in study:
-            theirs = _pick(load(study["from"])["studies"], name, "study")
+            if path in readers:
+                raise ValueError(f"{here} is taken from itself")
+            theirs = _pick(_load(str(study["from"]), (*readers, path))["studies"], name, "study")
             study = content["studies"][name] = {**theirs, **study}
-        _require(study, ("datasets", "fusions", "methods"), f"profile {path.name}, study {name!r}")
+        _schema.check(study, _schema.STUDY, here)
+        for dataset, data in study["datasets"].items():
+            _schema.check(data or {}, _schema.DATASET, f"{here}, dataset {dataset!r}")
     return {**content, "profile": path.stem, "path": str(path)}
-
-
-def _require(content: Any, fields: Sequence[str], where: str) -> None:
-    missing = [f for f in fields if not isinstance(content, dict) or f not in content]
-    if missing:
-        raise ValueError(f"{where} lacks the field {missing[0]!r}")
 
 
 def chosen_path(profile: dict[str, Any]) -> Path:
@@ -116,10 +122,19 @@ def chosen_path(profile: dict[str, Any]) -> Path:
 
 
 def chosen(profile: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """(data set, fusion, cell name) -> arguments of `with_hyperparameters`; {} before a search."""
+    """(data set, fusion, cell name) -> arguments of `with_hyperparameters`; {} before a search.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     path = chosen_path(profile)
-    rows = json.loads(path.read_text()) if path.is_file() else []
-    return {(r["dataset"], r["fusion"], r["name"]): {k: r[k] for k in ("lr", "rho", "options")} for r in rows}
+    try:
+        rows = json.loads(path.read_text()) if path.is_file() else []
+        settings = [{k: r[k] for k in ("lr", "rho", "options")} for r in rows]
+        places = [(r["dataset"], r["fusion"], r["name"]) for r in rows]
+        return dict(zip(places, settings, strict=True))
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged; `msam search` makes it") from None
 
 
 def cells(
@@ -132,7 +147,8 @@ def cells(
     """Expand a study, in its order; the last three arguments select.
 
     Raises:
-        ValueError: unknown study, data set, fusion or method, or two methods of the same name.
+        ValueError: unknown study, data set, fusion or method, two methods of the same name, or a setting
+            that is missing, unknown or wrong.
     """
     content = _pick(profile["studies"], study, "study")
     datasets = (
@@ -162,6 +178,7 @@ def with_hyperparameters(
 def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> Iterator[Cell]:
     """The cells of one data set and fusion."""
     content = profile["studies"][study]
+    built_in("dataset", dataset)
     settings = {**profile["defaults"], **(content.get("defaults") or {})}
     data = content["datasets"][dataset] or {}
     own = data.get("methods") or {}
@@ -170,7 +187,10 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
     found = chosen(profile)
     done: dict[str, Cell] = {}
     for entry, options in content["methods"].items():
-        for variant, more in _variants(entry, {**(options or {}), **own.get(entry, {})}, data):
+        where = f"profile {profile['profile']}, study {study!r}, {dataset}/{fusion}/{entry}"
+        options = {**(options or {}), **(own.get(entry) or {})}
+        _check_entry(profile, entry, options, where)
+        for variant, more in _variants(entry, options, data):
             like, space = more.pop("like", None), more.pop("search", {})
             fixed = {key: more.pop(key) for key in SETTINGS if key in more}
             config = {
@@ -185,7 +205,11 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
                 **settings,
                 **fixed,
             }
-            config["rho"] = None if fixed.get("rho") is False else config["rho"]
+            if fixed.get("rho") is False:
+                config["rho"] = None
+            given = {key: config[key] for key in (*settings, *fixed, "rho") if key in config}
+            _schema.check(given, _schema.SETTINGS, where)
+            _schema.check(given["optimizer"], _schema.OPTIMIZER, f"{where}, optimizer")
             needed = more.get("share")
             cell = Cell(config, _pick(done, needed, "method") if isinstance(needed, str) else None, space)
             tuned = found.get((dataset, fusion, like or (cell.needs or cell).name))
@@ -197,6 +221,15 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
                 raise ValueError(f"study {study!r} has two methods {cell.name!r}, which would share a record")
             done[cell.name] = cell if tuned is None else with_hyperparameters(cell, **tuned)
             yield done[cell.name]
+
+
+def _check_entry(profile: dict[str, Any], entry: str, options: dict[str, Any], where: str) -> None:
+    built_in("method", entry.partition("+")[0])
+    fields = {name: options[name] for name in _schema.METHOD if name in options}
+    _schema.check(fields, _schema.METHOD, where)
+    if "like" in options:
+        entries = [name for study in profile["studies"].values() for name in study["methods"]]
+        _known(list(dict.fromkeys(entries)), options["like"], "method")
 
 
 def _variants(

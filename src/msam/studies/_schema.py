@@ -1,0 +1,141 @@
+"""What a study file may hold: the fields of each part, and what each must be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a field must be: in words, and as a test.
+
+    Attributes:
+        words: for the message: "epochs must be <words>, not 'ten'".
+        holds: whether a value is that.
+        required: whether the field must be there.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    required: bool = False
+
+    def needed(self) -> Rule:
+        """The same for a field that must be there."""
+        return Rule(self.words, self.holds, True)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_range(value: Any) -> bool:
+    return _list_of(_is_number)(value) and len(value) == 2 and 0 < value[0] <= value[1]
+
+
+def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and bool(value) and all(map(holds, value))
+
+
+def _mapping_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(holds, value.values()))
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_optional_mapping(value: Any) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+COUNT = Rule("a whole number, at least 1", lambda v: _is_whole(v) and v >= 1)
+POSITIVE = Rule("a number above 0", lambda v: _is_number(v) and v > 0)
+NOT_NEGATIVE = Rule("a number, finite and at least 0", lambda v: _is_number(v) and v >= 0)
+FRACTION = Rule("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1)
+FRACTIONS = Rule("a list of numbers from 0 to 1", lambda v: v == [] or _list_of(FRACTION.holds)(v))
+TEXT = Rule("text", lambda v: isinstance(v, str))
+TEXTS = Rule("a list of names", _list_of(TEXT.holds))
+RANGE = Rule("a range [low, high] above 0", _is_range)
+RANGES = Rule("a range [low, high] above 0 for each option", _mapping_of(_is_range))
+MAPPING = Rule("a mapping", _is_mapping)
+OPTIONAL_MAPPING = Rule("a mapping", _is_optional_mapping)
+MAPPINGS = Rule("a mapping of mappings", lambda v: bool(v) and _mapping_of(_is_optional_mapping)(v))
+EACH = Rule(
+    "`modality` or one option with a list of values",
+    lambda v: (
+        v == "modality" or (isinstance(v, dict) and len(v) == 1 and _mapping_of(_list_of(lambda _: True))(v))
+    ),
+)
+
+PROFILE = {
+    "seeds": COUNT.needed(),
+    "defaults": MAPPING.needed(),
+    "studies": MAPPINGS.needed(),
+    "search": MAPPING,
+}
+STUDY = {
+    "datasets": MAPPINGS.needed(),
+    "fusions": TEXTS.needed(),
+    "methods": MAPPINGS.needed(),
+    "from": TEXT,
+    "seeds": COUNT,
+    "defaults": OPTIONAL_MAPPING,
+    "margin": POSITIVE,
+}
+DATASET = {"modalities": TEXTS, "options": OPTIONAL_MAPPING, "methods": OPTIONAL_MAPPING}
+SEARCH = {
+    "trials": COUNT.needed(),
+    "seed": Rule("a whole number", _is_whole, True),
+    "lr": RANGE.needed(),
+    "rho": RANGE.needed(),
+}
+SETTINGS = {
+    "epochs": COUNT.needed(),
+    "batch_size": COUNT.needed(),
+    "width": COUNT.needed(),
+    "optimizer": MAPPING.needed(),
+    "rho": Rule(
+        "false or a number, finite and at least 0", lambda v: v is None or NOT_NEGATIVE.holds(v), True
+    ),
+    "threads": COUNT.needed(),
+    "label_noise": FRACTION,
+    "gradient_norm": Rule("true or false", lambda v: isinstance(v, bool)),
+    "probes": TEXTS,
+    "size": TEXT,
+    "fast": TEXTS,
+}
+METHOD = {"each": EACH, "search": RANGES, "like": TEXT}
+"""Fields of a method's entry beside its options and `msam.studies.SETTINGS`."""
+
+OPTIMIZER = {
+    "lr": POSITIVE.needed(),
+    "momentum": NOT_NEGATIVE.needed(),
+    "weight_decay": NOT_NEGATIVE.needed(),
+    "milestones": FRACTIONS.needed(),
+    "gamma": POSITIVE.needed(),
+}
+
+
+def check(content: Any, rules: Mapping[str, Rule], where: str) -> None:
+    """Refuse a part of a study file.
+
+    Raises:
+        ValueError: it is no mapping, a field is missing or unknown, or a value is not what it must be.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} must be a mapping, not {content!r}")
+    for field, rule in rules.items():
+        if rule.required and field not in content:
+            raise ValueError(f"{where} lacks the field {field!r}")
+    for field, value in content.items():
+        if field not in rules:
+            raise ValueError(f"{where} has the unknown field {field!r}; choose from {', '.join(rules)}")
+        if not rules[field].holds(value):
+            raise ValueError(f"{where}: {field} must be {rules[field].words}, not {value!r}")
