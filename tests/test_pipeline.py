@@ -128,7 +128,7 @@ def test_a_stopped_run_ends_with_all_it_has_started(toy, outside, tmp_path, to_a
     with pytest.raises(ProcessLookupError):
         os.kill(int(pause.read_text()), 0)
     with pipeline.exclusive(results):
-        assert not list(results.rglob("*.failed.json"))
+        assert not list(results.rglob("pausing.failed.json"))
 
 
 def test_the_killed_run_left_whole_records_and_finished_seeds(story):
@@ -239,6 +239,20 @@ def test_nothing_to_do_is_said_and_snakemake_not_started(story, tmp_path, toy, m
     assert capsys.readouterr().out == "0 of 3 cells to train: nothing to do\n"
     assert cli.main(["plan", *arguments]) == 0
     assert capsys.readouterr().out == "0 of 3 cells to train, 2 seeds each: nothing to do\n"
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"name"')])
+def test_a_lost_description_of_data_is_written_again(story, tmp_path, damage):
+    results = tmp_path / "results"
+    shutil.copytree(story.results, results)
+    description = results / "toy" / "data" / "rings.json"
+    content = description.read_text()
+    damage(description)
+    pipeline.restore_descriptions(story.grid, results)
+    assert description.read_text() == content
+    before = files(results)
+    pipeline.restore_descriptions(story.grid, results)
+    assert files(results) == before
 
 
 def reasons(grid, results, seeds=2):

@@ -83,6 +83,16 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(dataset, case, tmp_pa
     assert without_timings(found) == without_timings(expected)
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-1000], lambda content: b"", lambda content: b"no"]
+)
+def test_a_damaged_checkpoint_is_as_none(dataset, tmp_path, damage):
+    checkpoint, config = tmp_path / "run.pt", CONFIG | {"method": "sam"}
+    expected = train_seed(config, dataset, 3, checkpoint=checkpoint)
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    assert without_timings(train_seed(config, dataset, 3, checkpoint=checkpoint)) == without_timings(expected)
+
+
 @pytest.fixture(scope="module", params=[2, 3, 4])
 def controlled(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:

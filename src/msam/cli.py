@@ -106,6 +106,7 @@ def _reproduce(options: argparse.Namespace) -> int:
                 )
                 failed = pipeline.train(jobs, run, lock)
                 problems += [f"failed: {c.title}: {pipeline.runner.why(c, options.results)}" for c in failed]
+            pipeline.restore_descriptions(cells, options.results)
         try:
             _take_search(profile["profile"], options.results)
             _judge(options.results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import signal
@@ -329,6 +328,18 @@ def _description(cell: Cell, results: Path) -> Path:
     return results / cell.config["profile"] / "data" / f"{cell.config['dataset'].rpartition('.')[2]}.json"
 
 
+def restore_descriptions(cells: Sequence[Cell], results: Path) -> None:
+    """Write the descriptions of trained data sets that are lost or damaged; training writes them, once."""
+    from msam import datasets
+    from msam.datasets._available import get_command
+    from msam.datasets._publishable import publishable
+
+    for cell in {_description(c, results): c for c in cells if c.path(results).is_file()}.values():
+        path, given = _description(cell, results), (cell.config["dataset"], cell.config["dataset_options"])
+        if not records.is_json(path) and not get_command(*given):
+            records.write(path, publishable(datasets.describe(*given)))
+
+
 def _ended(cell: Cell, results: Path) -> bool:
     path = cell.path(results)
     return path.is_file() or runner.failed(path).is_file()
@@ -349,10 +360,8 @@ def publish(results: Path, published: Path, profile: str) -> int:
         if path.suffix in (".json", ".ipynb") and records.is_record(path)
     ]
     for path in files:
-        try:
-            json.loads(path.read_text())
-        except ValueError:
-            raise PipelineError(f"{path} is corrupt; delete it and train the cell again") from None
+        if not records.is_json(path):
+            raise PipelineError(f"{path} is corrupt; delete it and train the cell again")
     for path in files:
         target = published / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)

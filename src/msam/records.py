@@ -184,6 +184,15 @@ def is_record(path: Path) -> bool:
     return not {".partial", ".failed"} & set(path.suffixes)
 
 
+def is_json(path: Path) -> bool:
+    """Whether a file is there and whole."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 def load(folder: Path | str) -> Frames:
     """Read all records of a study, `<results>/<profile>/<study>`.
 

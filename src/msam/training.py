@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,8 @@ def train_seed(
         seed: the seed.
         progress: called after every epoch with its number and its entry of the record.
         checkpoint: file that keeps the run after every epoch; if it is there, the training goes on from it
-            to the same numbers. The caller makes its name from everything that determines the run.
+            to the same numbers, or from the start if it is damaged. The caller makes its name from everything
+            that determines the run.
 
     Returns:
         An entry of a record's `seeds`; see `msam.records`.
@@ -220,8 +222,7 @@ def train_seed(
         UnsupportedCell: the method is not defined for the cell.
     """
     started = time.perf_counter()
-    kept = checkpoint if checkpoint and checkpoint.is_file() else None
-    run = Run.load(kept) if kept else start(config, dataset, seed)
+    run = _kept(checkpoint) or start(config, dataset, seed)
     splits, reason = splits_of(config, dataset, seed), ""
     while len(run.epochs) < config["epochs"] and not reason:
         run.model.train()
@@ -237,6 +238,14 @@ def train_seed(
             progress(len(run.epochs), run.epochs[-1])
     run.seconds += time.perf_counter() - started
     return outcome(run, config, dataset, seed, reason)
+
+
+def _kept(checkpoint: Path | None) -> Run | None:
+    """The run that a checkpoint keeps; None if there is none or it is damaged, which may raise anything."""
+    if checkpoint and checkpoint.is_file():
+        with suppress(Exception):
+            return Run.load(checkpoint)
+    return None
 
 
 def splits_of(config: Mapping[str, Any], dataset: Dataset, seed: int) -> dict[str, Split]:

@@ -47,11 +47,7 @@ def _mapping_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(map(holds, value.values()))
 
 
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_optional_mapping(value: Any) -> bool:
+def _is_section(value: Any) -> bool:
     return value is None or isinstance(value, dict)
 
 
@@ -64,9 +60,9 @@ TEXT = Rule("text", lambda v: isinstance(v, str))
 TEXTS = Rule("a list of names", _list_of(TEXT.holds))
 RANGE = Rule("a range [low, high] above 0", _is_range)
 RANGES = Rule("a range [low, high] above 0 for each option", _mapping_of(_is_range))
-MAPPING = Rule("a mapping", _is_mapping)
-OPTIONAL_MAPPING = Rule("a mapping", _is_optional_mapping)
-MAPPINGS = Rule("a mapping of mappings", lambda v: bool(v) and _mapping_of(_is_optional_mapping)(v))
+MAPPING = Rule("a mapping", lambda v: isinstance(v, dict))
+SECTION = Rule("a mapping", _is_section)
+MAPPINGS = Rule("a mapping of mappings", lambda v: bool(v) and _mapping_of(_is_section)(v))
 EACH = Rule(
     "`modality` or one option with a list of values",
     lambda v: (
@@ -86,10 +82,10 @@ STUDY = {
     "methods": MAPPINGS.needed(),
     "from": TEXT,
     "seeds": COUNT,
-    "defaults": OPTIONAL_MAPPING,
+    "defaults": SECTION,
     "margin": POSITIVE,
 }
-DATASET = {"modalities": TEXTS, "options": OPTIONAL_MAPPING, "methods": OPTIONAL_MAPPING}
+DATASET = {"modalities": TEXTS, "options": SECTION, "methods": SECTION}
 SEARCH = {
     "trials": COUNT.needed(),
     "seed": Rule("a whole number", _is_whole, True),
