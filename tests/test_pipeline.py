@@ -115,7 +115,8 @@ def test_a_stopped_run_ends_with_all_it_has_started(toy, outside, tmp_path, to_a
         start_new_session=True,
     )
     try:
-        wait_for(pause.read_text, process)
+        read = [""]
+        wait_for(lambda: read.append(pause.read_text()) or read[-1], process)
         if to_all:
             os.killpg(process.pid, signal.SIGINT)
         else:
@@ -126,7 +127,7 @@ def test_a_stopped_run_ends_with_all_it_has_started(toy, outside, tmp_path, to_a
             os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, errors) == (1, "msam: stopped; the next run goes on from here\n")
     with pytest.raises(ProcessLookupError):
-        os.kill(int(pause.read_text()), 0)
+        os.kill(int(read[-1]), 0)
     with pipeline.exclusive(results):
         assert not list(results.rglob("pausing.failed.json"))
 
