@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msam import records
-from msam.studies import Cell, cells, load
+from msam.studies import Cell, cells, load, schema
 
 if TYPE_CHECKING:
     from msam.datasets import Dataset
@@ -58,7 +58,8 @@ def run(
     from msam.methods import UnsupportedCell
 
     seeds = list(seeds)
-    _check(cell.config, seeds)
+    if not seeds:
+        raise ValueError("there must be at least one seed")
     torch.set_num_threads(cell.config["threads"])
     target = torch.device(device_name(device, torch.cuda.is_available()))
     data = placed(datasets.load(cell.config["dataset"], cell.config["dataset_options"]), target)
@@ -126,6 +127,10 @@ def train(
     Returns:
         The record.
     """
+    names = {"profile": profile, "study": study, "dataset": dataset, "fusion": fusion, "method": method}
+    schema.check(
+        {**names, "seeds": seeds, "results": results, "device": device}, schema.SINGLE_RUN, "parameters"
+    )
     (cell,) = cells(load(profile), study, dataset, fusion, method)
     cell = override(cell, **settings)
 
@@ -306,23 +311,21 @@ def override(
     rho: float | None = None,
     options: dict[str, Any] | None = None,
 ) -> Cell:
-    """The same cell with other settings; a number as `share` needs no other record."""
-    config = cell.config | {"options": cell.config["options"] | (options or {})}
-    given = {"epochs": epochs, "rho": rho}
-    config |= {name: value for name, value in given.items() if value is not None}
-    if lr is not None:
-        config["optimizer"] = config["optimizer"] | {"lr": lr}
+    """The same cell with other settings; a number as `share` needs no other record.
+
+    Raises:
+        ValueError: a value is wrong, or the method has no radius.
+    """
+    given = {"epochs": epochs, "lr": lr, "rho": rho, "options": options}
+    given = {name: value for name, value in given.items() if value is not None}
+    schema.check(given, schema.SINGLE_RUN, "parameters")
+    if "rho" in given and cell.config["rho"] is None:
+        raise ValueError(f"parameters: {cell.name} has no radius rho")
+    config = cell.config | {"options": cell.config["options"] | given.pop("options", {})}
+    if "lr" in given:
+        config["optimizer"] = config["optimizer"] | {"lr": given.pop("lr")}
+    config |= given
     return Cell(config, None if "share" in (options or {}) else cell.needs)
-
-
-def _check(config: dict[str, Any], seeds: list[int]) -> None:
-    rho = config["rho"]
-    if rho is not None and not (rho >= 0 and rho != float("inf")):
-        raise ValueError(f"rho must be finite and >= 0, not {rho}")
-    if config["epochs"] < 1:
-        raise ValueError(f"epochs must be at least 1, not {config['epochs']}")
-    if not seeds:
-        raise ValueError("seeds must be at least 1, not 0")
 
 
 def device_name(name: str, cuda: bool) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from msam.fingerprint import built_in, code_fingerprint
-from msam.studies import _schema
+from msam.studies import schema
 
 FOLDER = Path(__file__).parent
 
@@ -100,9 +100,9 @@ def _load(profile: str, readers: tuple[Path, ...]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"profile {path.name} is no YAML: {' '.join(str(error).split())}") from None
     where = f"profile {path.name}"
-    _schema.check(content, _schema.PROFILE, where)
+    schema.check(content, schema.PROFILE, where)
     if "search" in content:
-        _schema.check(content["search"], _schema.SEARCH, f"{where}, search")
+        schema.check(content["search"], schema.SEARCH, f"{where}, search")
     for name, study in content["studies"].items():
         here = f"{where}, study {name!r}"
         if isinstance(study, dict) and "from" in study:
@@ -110,9 +110,9 @@ def _load(profile: str, readers: tuple[Path, ...]) -> dict[str, Any]:
                 raise ValueError(f"{here} is taken from itself")
             theirs = _pick(_load(str(study["from"]), (*readers, path))["studies"], name, "study")
             study = content["studies"][name] = {**theirs, **study}
-        _schema.check(study, _schema.STUDY, here)
+        schema.check(study, schema.STUDY, here)
         for dataset, data in study["datasets"].items():
-            _schema.check(data or {}, _schema.DATASET, f"{here}, dataset {dataset!r}")
+            schema.check(data or {}, schema.DATASET, f"{here}, dataset {dataset!r}")
     return {**content, "profile": path.stem, "path": str(path)}
 
 
@@ -208,8 +208,8 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
             if fixed.get("rho") is False:
                 config["rho"] = None
             given = {key: config[key] for key in (*settings, *fixed, "rho") if key in config}
-            _schema.check(given, _schema.SETTINGS, where)
-            _schema.check(given["optimizer"], _schema.OPTIMIZER, f"{where}, optimizer")
+            schema.check(given, schema.SETTINGS, where)
+            schema.check(given["optimizer"], schema.OPTIMIZER, f"{where}, optimizer")
             needed = more.get("share")
             cell = Cell(config, _pick(done, needed, "method") if isinstance(needed, str) else None, space)
             tuned = found.get((dataset, fusion, like or (cell.needs or cell).name))
@@ -225,8 +225,8 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
 
 def _check_entry(profile: dict[str, Any], entry: str, options: dict[str, Any], where: str) -> None:
     built_in("method", entry.partition("+")[0])
-    fields = {name: options[name] for name in _schema.METHOD if name in options}
-    _schema.check(fields, _schema.METHOD, where)
+    fields = {name: options[name] for name in schema.METHOD if name in options}
+    schema.check(fields, schema.METHOD, where)
     if "like" in options:
         entries = [name for study in profile["studies"].values() for name in study["methods"]]
         _known(list(dict.fromkeys(entries)), options["like"], "method")

@@ -1,4 +1,4 @@
-"""What a study file may hold: the fields of each part, and what each must be."""
+"""What a study file, and a single run, may be given: the fields of each part, and what each must be."""
 
 from __future__ import annotations
 
@@ -109,6 +109,22 @@ SETTINGS = {
 }
 METHOD = {"each": EACH, "search": RANGES, "like": TEXT}
 """Fields of a method's entry beside its options and `msam.studies.SETTINGS`."""
+
+SINGLE_RUN = {
+    "profile": TEXT,
+    "study": TEXT,
+    "dataset": TEXT,
+    "fusion": TEXT,
+    "method": TEXT,
+    "seeds": COUNT,
+    "results": TEXT,
+    "device": TEXT,
+    "epochs": COUNT,
+    "lr": POSITIVE,
+    "rho": NOT_NEGATIVE,
+    "options": MAPPING,
+}
+"""Parameters of `msam.cells.train`."""
 
 OPTIMIZER = {
     "lr": POSITIVE.needed(),
