@@ -48,7 +48,7 @@ MISTAKES = [
     ("search --jobs 0", "jobs must be at least 1, not 0"),
     ("search --profile smoke", "profile 'smoke' has no search"),
     ("search --profile lost.yaml", "profile lost.yaml, search lacks the field 'rho'"),
-    ("search --profile word.yaml --seeds 1", "results/word/search.json is no JSON; delete it to search anew"),
+    ("search --profile word.yaml --seeds 1", "results/word/search.json is damaged; delete it to search anew"),
     ("plan --profile no/such.yaml", "unknown profile '{here}/no/such.yaml'; " + PROFILES),
     ("plan --profile broken.yaml", "profile broken.yaml is no YAML: "),
     ("plan --profile empty.yaml", "profile empty.yaml must be a mapping, not None"),

@@ -51,6 +51,7 @@ def record(seeds=(0,), dataset="toy", **config):
             "variant": "encoder",
             "epochs": 1,
             "optimizer": {"lr": 0.1},
+            "options": {"reading": "encoder"},
             "rho": 0.05,
             **config,
         },
@@ -59,6 +60,7 @@ def record(seeds=(0,), dataset="toy", **config):
             "dirty": False,
             "versions": {},
             "device": "cpu: x",
+            "data_checksum": "d",
             "seconds": 2.0,
             "finished": "2026-01-01T00:00:00Z",
             "peak_memory_mb": 100.0,
@@ -115,8 +117,14 @@ def wrong(*keys, value=None):
         (wrong("seeds", value={}), "record.seeds "),
         (wrong("config", "optimizer"), "config.optimizer "),
         (wrong("config", "epochs", value="1"), "config.epochs "),
+        (wrong("config", "rho"), "config.rho "),
+        (wrong("config", "optimizer", value={}), "config.optimizer.lr "),
         (wrong("provenance", "device"), "provenance.device "),
+        (wrong("provenance", "data_checksum"), "provenance.data_checksum "),
         (wrong("seeds", 0, "final"), "seeds[0].final "),
+        (wrong("seeds", 0, "final", value={"last": {}}), "seeds[0].final.last.epoch "),
+        (wrong("seeds", 0, "final", "last", "test", value={}), "seeds[0].final.last.test.loss "),
+        (wrong("seeds", 0, "epochs", 0, "switches"), "seeds[0].epochs[0].switches "),
         (wrong("seeds", 0, value=7), "seeds[0].seed "),
         (wrong("seeds", 0, "epochs", 0, "test"), "seeds[0].epochs[0].test "),
         (wrong("seeds", 0, "epochs", 0, "test", "shares"), "seeds[0].epochs[0].test.shares "),
@@ -297,3 +305,14 @@ import sys; sys.modules["r"] = m; s.loader.exec_module(m); print(json.dumps(m.pr
     (package / "new.py").unlink()
     (package / "records.py").write_text((package / "records.py").read_text() + "\n")
     assert provenance()["dirty"]
+
+
+@pytest.mark.parametrize(
+    ("note", "field"), [("{}", "failure.state "), ('{"state": "failed", "config": {}}', "")]
+)
+def test_a_wrong_note_of_a_failure_is_refused(path, note, field):
+    target = path.with_name("sam.failed.json")
+    target.parent.mkdir(parents=True)
+    target.write_text(note)
+    with pytest.raises(records.RecordError, match=rf"sam\.failed\.json: {field}"):
+        records.load(path.parents[2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -188,10 +187,7 @@ def _search(options: argparse.Namespace) -> int:
     profile = _profile(options)
     _seeds(options, profile, options.study)
     output = PUBLISHED / profile["profile"] / "search.json"
-    try:
-        search.run(profile, options.study, options.jobs, output)
-    except json.JSONDecodeError:
-        raise ValueError(f"{output} is no JSON; delete it to search anew") from None
+    search.run(profile, options.study, options.jobs, output)
     return 0
 
 

@@ -16,7 +16,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,8 +29,12 @@ SCHEMA = 1
 SPLITS = ("train", "validation", "test")
 RULES = ("last", "best_validation", "best_test")
 
+_NUMBER = (int, float)
+_OPTIONAL = (int, float, type(None))
+
 _SHAPE: dict[str, dict[str, type | tuple[type, ...]]] = {
     "record": {"schema": int, "state": str, "key": str, "config": dict, "provenance": dict, "seeds": list},
+    "failure": {"state": str, "config": dict, "reason": str},
     "config": {
         "dataset": str,
         "fusion": str,
@@ -38,17 +42,38 @@ _SHAPE: dict[str, dict[str, type | tuple[type, ...]]] = {
         "variant": str,
         "epochs": int,
         "optimizer": dict,
+        "options": dict,
+        "rho": _OPTIONAL,
     },
-    "provenance": {"commit": str, "dirty": bool, "versions": dict, "device": str, "seconds": (int, float)},
+    "optimizer": {"lr": _NUMBER},
+    "provenance": {
+        "commit": str,
+        "dirty": bool,
+        "versions": dict,
+        "device": str,
+        "data_checksum": str,
+        "seconds": _NUMBER,
+    },
     "seed": {
         "seed": int,
         "state": str,
+        "reason": str,
         "steps": int,
         "gradient_evaluations": int,
+        "seconds": _NUMBER,
         "epochs": list,
         "final": dict,
     },
-    "epoch": {"epoch": int, "step_loss": float, "train": dict, "validation": dict, "test": dict},
+    "epoch": {
+        "epoch": int,
+        "step_loss": float,
+        **dict.fromkeys(SPLITS, dict),
+        "shares": dict,
+        "dominance": dict,
+        "dominant_share": _OPTIONAL,
+        "switches": int,
+    },
+    "final": {"epoch": int, **dict.fromkeys(SPLITS, dict)},
     "split": {"loss": float, "accuracy": dict, "head_accuracy": dict, "shares": dict},
 }
 
@@ -64,13 +89,24 @@ def read(path: Path) -> dict[str, Any]:
         RecordError: the file is no JSON, or a field is missing or of another type.
     """
     record = _json(path)
-    for where, kind, value in _parts(record):
-        for field, types in _SHAPE[kind].items():
-            if not isinstance(value, dict) or not isinstance(value.get(field), types):
-                raise RecordError(f"{path}: {where}.{field} is missing or of a wrong type; delete the record")
+    _check(path, _parts(record))
     if record["schema"] != SCHEMA:
         raise RecordError(f"{path}: schema {record['schema']}, this version reads {SCHEMA}")
     return record
+
+
+def _read_failure(path: Path) -> dict[str, Any]:
+    """The note of a failed cell, checked as `read` does."""
+    note = _json(path)
+    _check(path, _outer_parts("failure", note))
+    return note
+
+
+def _check(path: Path, parts: Iterable[tuple[str, str, Any]]) -> None:
+    for where, kind, value in parts:
+        for field, types in _SHAPE[kind].items():
+            if not isinstance(value, dict) or not isinstance(value.get(field, ...), types):
+                raise RecordError(f"{path}: {where}.{field} is missing or of a wrong type; delete the record")
 
 
 def _json(path: Path) -> Any:
@@ -82,17 +118,24 @@ def _json(path: Path) -> Any:
         ) from error
 
 
+def _outer_parts(kind: str, content: Any) -> Iterator[tuple[str, str, Any]]:
+    yield kind, kind, content
+    yield "config", "config", content["config"]
+    yield "config.optimizer", "optimizer", content["config"]["optimizer"]
+
+
 def _parts(record: Any) -> Iterator[tuple[str, str, Any]]:
     """(where, kind, value) of everything that `_SHAPE` describes, lazily, outer parts first."""
-    yield "record", "record", record
-    yield "config", "config", record["config"]
+    yield from _outer_parts("record", record)
     yield "provenance", "provenance", record["provenance"]
     for i, seed in enumerate(record["seeds"]):
         yield f"seeds[{i}]", "seed", seed
-        for j, epoch in enumerate(seed["epochs"]):
-            yield f"seeds[{i}].epochs[{j}]", "epoch", epoch
+        entries = {f"epochs[{j}]": ("epoch", epoch) for j, epoch in enumerate(seed["epochs"])}
+        entries |= {f"final.{rule}": ("final", epoch) for rule, epoch in seed["final"].items()}
+        for name, (kind, epoch) in entries.items():
+            yield f"seeds[{i}].{name}", kind, epoch
             for split in SPLITS:
-                yield f"seeds[{i}].epochs[{j}].{split}", "split", epoch[split]
+                yield f"seeds[{i}].{name}.{split}", "split", epoch[split]
 
 
 def write(path: Path, record: dict[str, Any] | list[Any]) -> None:
@@ -208,8 +251,7 @@ def load(folder: Path | str) -> Frames:
     for path in sorted(Path(folder).glob("*/*/*.json")):
         if path.name.endswith(".partial.json"):
             continue
-        failed = path.name.endswith(".failed.json")
-        record = _json(path) if failed else read(path)
+        record = _read_failure(path) if path.name.endswith(".failed.json") else read(path)
         config = record["config"]
         method = config["method"].rpartition(".")[2]
         name = "+".join(part for part in (method, config["variant"]) if part)

@@ -57,7 +57,7 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
         output: file of the trials, `<results>/<profile>/search.json`.
 
     Raises:
-        ValueError: the profile has no search.
+        ValueError: the profile has no search, or `output` is damaged.
     """
     if "search" not in profile:
         raise ValueError(f"profile {profile['profile']!r} has no search")
@@ -67,7 +67,7 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
         for trial, cell in _trials(base, space) if base.needs is None else ():
             distinct.setdefault(trial["key"], (trial, cell))
     todo = list(distinct.values())
-    old = json.loads(output.read_text())["trials"] if output.is_file() else []
+    old = _old_trials(output)
     done = {trial["key"]: trial for trial in old}
     missing = [(trial, cell) for trial, cell in todo if trial["key"] not in done]
     methods = {cell.name: cell.space for _, cell in todo if cell.space}
@@ -97,6 +97,14 @@ def run(profile: dict[str, Any], study: str, workers: int, output: Path) -> None
             pool.shutdown(cancel_futures=True)
             raise
     records.write(studies.chosen_path(profile), winners(write(done)))
+
+
+def _old_trials(output: Path) -> list[Trial]:
+    try:
+        trials = json.loads(output.read_text())["trials"] if output.is_file() else []
+        return [trial for trial in trials if trial["key"]]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{output} is damaged; delete it to search anew") from None
 
 
 def winners(trials: list[Trial]) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def _read(root: Path, study: str, only: tuple[str, ...] | None, _stamp: tuple[in
         parts.append(_placed(load(folder / study), f"{profile}/{study}", mine))
         descriptions |= {mine[path.stem]: _json(path) for path in sorted((folder / "data").glob("*.json"))}
         if (folder / "search.json").is_file():
-            searches[profile] = _renamed(_json(folder / "search.json"), mine)
+            searches[profile] = _search(folder / "search.json", mine)
     return Study(
         root=root,
         name=study,
@@ -217,12 +217,16 @@ def _joined(parts: list[Frames]) -> Frames:
     return type(parts[0])(**joined)
 
 
-def _renamed(search: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _search(path: Path, names: dict[str, str]) -> dict[str, Any]:
     """A search with the names its datasets have among several profiles."""
-    return search | {
-        part: [row | {"dataset": names[row["dataset"].rpartition(".")[2]]} for row in search[part]]
-        for part in ("trials", "chosen")
-    }
+    search = _json(path)
+    try:
+        return search | {
+            part: [row | {"dataset": names[row["dataset"].rpartition(".")[2]]} for row in search[part]]
+            for part in ("trials", "chosen")
+        }
+    except (KeyError, TypeError):
+        raise ValueError(f"{path} is not what `msam search` writes; restore it or delete it") from None
 
 
 def _expected_cells(study: Study) -> pd.DataFrame:
