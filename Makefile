@@ -10,7 +10,7 @@ ARGS ?=
 
 VENV := .venv
 READY := $(VENV)/.ready
-GRID := --profile $(PROFILE) --study $(STUDY) --jobs $(JOBS)
+GRID := --profile '$(PROFILE)' --study $(STUDY) --jobs $(JOBS)
 SEEDED := $(GRID) $(if $(SEEDS),--seeds $(SEEDS))
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -39,7 +39,7 @@ $(READY): requirements.txt pyproject.toml
 reproduce: $(READY) ## Train what is missing into results/local and build the book from all of it
 	@msam reproduce $(SEEDED) --executor $(EXECUTOR)
 
-ablations: $(READY) ## Train what is missing of all studies of the profile (an hour and a half), then build the book
+ablations: $(READY) ## Train what is missing of all studies of the profile (hours: `make plan STUDY=all`), then build the book
 	@msam reproduce $(SEEDED) --study all --executor $(EXECUTOR)
 
 smoke: $(READY) ## The same path on a tiny budget, into build/smoke

@@ -370,6 +370,7 @@ def test_total_and_clock():
     jobs = [pipeline.Job(None, "", seconds) for seconds in (60.0, 120.0, None)]
     assert pipeline.total(jobs, 2) == "2:15"  # the unknown one takes the mean, 90 s
     assert pipeline.total(jobs[2:], 2) == ""
+    assert pipeline.total(jobs, 8) == "2:00"  # a cell is not trained by two
     assert [pipeline.clock(s) for s in (0, 59.6, 90, 3600, 3725)] == [
         "0:00",
         "1:00",

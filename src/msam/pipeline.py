@@ -203,9 +203,10 @@ def _mean_seconds(jobs: Sequence[Job]) -> float | None:
 
 
 def total(jobs: Sequence[Job], workers: int) -> str:
-    """Expected duration of the jobs, for people; "" where there is none."""
+    """Expected duration of the jobs, at least of the longest, for people; "" where there is none."""
     seconds = total_seconds(jobs)
-    return "" if seconds is None else clock(seconds / workers)
+    longest = max((job.seconds or 0.0 for job in jobs), default=0.0)
+    return "" if seconds is None else clock(max(seconds / workers, longest))
 
 
 def clock(seconds: float) -> str:
