@@ -1,6 +1,7 @@
 """What several test files share: a tiny study whose data set and methods live outside the package."""
 
 import os
+import signal
 import textwrap
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def no_gpu():
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setattr("torch.cuda.is_available", lambda: False)
         yield
+
+
+@pytest.fixture
+def interruptible():
+    """Let processes start so that an interrupt ends them; those that a shell starts with `&` ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ def test_failing_notebook_is_named_and_the_old_book_stays(project):
     assert old.read_text() == "old"
 
 
-def test_an_interrupted_build_does_not_wait_for_its_notebooks(project):
+def test_an_interrupted_build_does_not_wait_for_its_notebooks(project, interruptible):
     """Which are in kernels of their own sessions, where no interrupt of the terminal arrives."""
     endless = "import os, time\nwith open('pid', 'w') as file: file.write(str(os.getpid()))\ntime.sleep(600)"
     write_notebook(project / "notebooks/overview.ipynb", endless)
@@ -220,7 +220,7 @@ def test_an_interrupted_build_does_not_wait_for_its_notebooks(project):
                 assert process.poll() is None, process.stderr.read()
                 time.sleep(0.1)
             os.killpg(process.pid, signal.SIGINT)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=90)
         finally:
             process.kill()
     last = errors.splitlines()[-1]

@@ -197,7 +197,7 @@ def test_a_fresh_python_takes_the_place_of_a_killed_server_also_while_its_forks_
     assert (done.returncode, done.stdout, done.stderr) == said(FRESH, words, tmp_path)
 
 
-def test_an_interrupt_while_the_server_starts_ends_all():
+def test_an_interrupt_while_the_server_starts_ends_all(interruptible):
     with outside(STARTING) as (process, _):
         time.sleep(0.3)
         os.killpg(process.pid, signal.SIGINT)

@@ -208,6 +208,11 @@ MISTAKES = [
     ("[late, early]", "late", f"{STUDY}: fusions must be a list of names, not 'late'"),
     ("    fusions", "    from: grid.yaml\n    fusions", f"{STUDY} is taken from itself"),
     ("options:", "option:", f"{STUDY}, dataset 'controlled' has the unknown field 'option'; choose from mod"),
+    (
+        "{modalities: [m1]",
+        "{methods: {msam: 3}, modalities: [m1]",
+        f"{STUDY}, dataset 'controlled': methods must be",
+    ),
     ("watch:", "wach:", "unknown dataset 'wach'; choose from av_digits, "),
     ("{modalities: [accel, gyro]}", "[accel]", f"{STUDY}: datasets must be a mapping of mappings, not {{"),
     ("[accel, gyro]", "accel", f"{STUDY}, dataset 'watch': modalities must be a list of names, not 'accel'"),

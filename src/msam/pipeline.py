@@ -277,7 +277,7 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
         finally:
             if process.poll() is None:
                 process.terminate()  # it starts no more, and waits for those that run
-                forking.stop_below(process.pid, signal.SIGINT, lambda: process.poll() is not None)
+                forking.stop_below(process.pid, signal.SIGTERM, lambda: process.poll() is not None)
     failed = [job.cell for job in jobs if not job.cell.path(run.results).is_file()]
     if process.returncode and not any(_ended(job.cell, run.results) for job in jobs):
         raise PipelineError(f"Snakemake trained nothing, see {log}")

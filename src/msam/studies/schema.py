@@ -85,7 +85,7 @@ STUDY = {
     "defaults": SECTION,
     "margin": POSITIVE,
 }
-DATASET = {"modalities": TEXTS, "options": SECTION, "methods": SECTION}
+DATASET = {"modalities": TEXTS, "options": SECTION, "methods": MAPPINGS}
 SEARCH = {
     "trials": COUNT.needed(),
     "seed": Rule("a whole number", _is_whole, True),
