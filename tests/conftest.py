@@ -3,6 +3,7 @@
 import os
 import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,17 @@ def outside(toy_data, no_gpu):
         patch.delenv("MSAM_CACHE", raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
+
+
+def gone(pid):
+    """Whether the process ends within ten seconds."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def same_shapes(name, options, dataset):

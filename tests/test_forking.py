@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import gone
 from jupyter_client.manager import start_new_kernel
 
 from msam import _forked, forking, notebooks
@@ -24,17 +25,6 @@ def server():
     with forking.preloaded():
         yield
     assert dict(os.environ) == before
-
-
-def gone(pid):
-    """Whether the process ends within ten seconds."""
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def said(command, words, cwd):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import without_costs
+from conftest import gone, without_costs
 from test_analysis_records import fabricate
 
 from msam import cells, cli, forking, pipeline, records, studies
@@ -129,8 +129,7 @@ def test_a_stopped_run_ends_with_all_it_has_started(toy, outside, interruptible,
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, errors) == (1, "msam: stopped; the next run goes on from here\n")
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(read[-1]), 0)
+    assert gone(int(read[-1]))
     with pipeline.exclusive(results):
         assert not list(results.rglob("pausing.failed.json"))
 
