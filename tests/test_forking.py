@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,16 @@ def server():
     with forking.preloaded():
         yield
     assert dict(os.environ) == before
+
+
+def refused(address):
+    """Whether nobody listens there any more, within ten seconds."""
+    for _ in range(100):
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex(address):
+                return True
+        time.sleep(0.1)
+    return False
 
 
 def said(command, words, cwd):
@@ -182,6 +193,7 @@ def test_a_fresh_python_takes_the_place_of_a_killed_server_also_while_its_forks_
     words = ["plan", "--profile", "nonsense"]
     with outside(ASK) as (_, (kernel, server, *command)):
         os.kill(int(server), signal.SIGKILL)
+        assert refused(command[-1])
         done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=tmp_path, timeout=30)
         os.kill(int(kernel), 0)
     assert (done.returncode, done.stdout, done.stderr) == said(FRESH, words, tmp_path)
