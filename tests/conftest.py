@@ -6,6 +6,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from msam.datasets import _expected
@@ -99,15 +100,26 @@ def outside(toy_data, no_gpu):
         yield
 
 
+def wait_for(condition, process, seconds=300):
+    """Poll until the condition holds; fail when the process has ended or the time is over."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def soon(condition):
+    """Whether the condition holds within ten seconds."""
+    end = time.monotonic() + 10
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return holds
+
+
 def gone(pid):
     """Whether the process ends within ten seconds."""
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.1)
-    return False
+    return soon(lambda: not psutil.pid_exists(pid))
 
 
 def same_shapes(name, options, dataset):

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import gone
+from conftest import gone, wait_for
 
 from msam import book, datasets
 
@@ -217,9 +216,7 @@ def test_an_interrupted_build_does_not_wait_for_its_notebooks(project, interrupt
     pid = project / "notebooks/pid"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            while not (pid.is_file() and pid.read_text()):
-                assert process.poll() is None, process.stderr.read()
-                time.sleep(0.1)
+            wait_for(lambda: pid.is_file() and pid.read_text(), process)
             os.killpg(process.pid, signal.SIGINT)
             _, errors = process.communicate(timeout=90)
         finally:

@@ -14,20 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import gone, without_costs
+from conftest import gone, wait_for, without_costs
 from test_analysis_records import fabricate
 
 from msam import cells, cli, forking, pipeline, records, studies
 from msam.analysis import figures
-
-
-def wait_for(condition, process, seconds=300):
-    """Poll until the condition holds; fail when the process has ended or the time is over."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
 
 
 def wait_until_free(results, seconds=20):
