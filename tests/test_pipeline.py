@@ -412,6 +412,15 @@ def test_an_unknown_executor_is_refused_before_anything_is_touched(story, toy):
     assert files(story.results) == before
 
 
+def test_a_snakemake_that_does_not_end_is_killed():
+    ignore = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    script = f"{ignore}\nprint(flush=True)\ntime.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as deaf:
+        deaf.stdout.readline()
+        pipeline._stop(deaf, 0.5)
+    assert deaf.returncode == -signal.SIGKILL
+
+
 def test_snakemake_that_cannot_start_is_said(story, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(
         pipeline, "_snakemake", lambda jobs, run: [sys.executable, "-c", "raise SystemExit(1)"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import re
 import signal
@@ -36,6 +37,9 @@ START = 1.5
 
 WAIT = 2.0
 """Seconds that the processes of a killed run have to end, before the next one is refused."""
+
+PATIENCE = 10.0
+"""Seconds that a Snakemake on this machine has to end when it is told to; on Slurm it first cancels its jobs."""
 
 UNFINISHED = r"\..+(\.json\.\d+|\.\d+\.ipynb)"
 """Names of files that are being written, with the process in them."""
@@ -276,8 +280,7 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
             _watch(jobs, run, process, started)
         finally:
             if process.poll() is None:
-                process.terminate()  # it starts no more, and waits for those that run
-                forking.stop_below(process.pid, signal.SIGTERM, lambda: process.poll() is not None)
+                _stop(process, PATIENCE if run.executor == "local" else math.inf)
     failed = [job.cell for job in jobs if not job.cell.path(run.results).is_file()]
     if process.returncode and not any(_ended(job.cell, run.results) for job in jobs):
         raise PipelineError(f"Snakemake trained nothing, see {log}")
@@ -286,6 +289,17 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
             reason = f"not run: its data set or a record it needs failed, see {log}"
             runner.write_failure(cell, run.results, reason, "")
     return failed
+
+
+def _stop(process: subprocess.Popen, patience: float) -> None:
+    """End Snakemake and what it has started; it may wait for ever when an interrupt and this come at once."""
+    process.terminate()  # it starts no more, and waits for those that run
+    end = time.monotonic() + patience
+    forking.stop_below(
+        process.pid, signal.SIGTERM, lambda: process.poll() is not None or time.monotonic() > end
+    )
+    process.kill()
+    process.wait()
 
 
 def _snakemake(jobs: Sequence[Job], run: Run) -> list[str]:
