@@ -39,7 +39,7 @@ WAIT = 2.0
 """Seconds that the processes of a killed run have to end, before the next one is refused."""
 
 PATIENCE = 10.0
-"""Seconds that a Snakemake on this machine has to end when it is told to; on Slurm it first cancels its jobs."""
+"""Seconds that a local Snakemake has to end when it is told to; on Slurm it first cancels its jobs."""
 
 UNFINISHED = r"\..+(\.json\.\d+|\.\d+\.ipynb)"
 """Names of files that are being written, with the process in them."""
