@@ -59,7 +59,7 @@ book: $(READY) ## Build the book from all published records alone
 	@msam book
 
 publish: $(READY) ## Make the records of results/local the published ones
-	@msam publish $(GRID)
+	@msam publish --profile '$(PROFILE)'
 
 notebook: $(READY) ## Run one notebook: NB=train ARGS="-p dataset watch -p method msam -p seeds 3"
 	@msam notebook $(NB) $(ARGS)

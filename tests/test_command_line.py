@@ -40,15 +40,9 @@ MISTAKES = [
         (f"{command} --study x", "unknown study 'x'; choose from main")
         for command in ("plan", "reproduce", "cell a/b/c", "search")
     ),
-    *(
-        (f"{command} --{name} {count}", f"{name} must be at least 1, not {count}")
-        for command in ("plan", "reproduce", "cell a/b/c")
-        for name, count in (("seeds", 0), ("seeds", -2), ("jobs", 0))
-    ),
-    ("search --jobs 0", "jobs must be at least 1, not 0"),
     ("search --profile smoke", "profile 'smoke' has no search"),
     ("search --profile lost.yaml", "profile lost.yaml, search lacks the field 'rho'"),
-    ("search --profile word.yaml --seeds 1", "results/word/search.json is damaged; delete it to search anew"),
+    ("search --profile word.yaml", "results/word/search.json is damaged; delete it to search anew"),
     ("plan --profile no/such.yaml", "unknown profile '{here}/no/such.yaml'; " + PROFILES),
     ("plan --profile broken.yaml", "profile broken.yaml is no YAML: "),
     ("plan --profile empty.yaml", "profile empty.yaml must be a mapping, not None"),
@@ -57,10 +51,7 @@ MISTAKES = [
     ("plan --profile odd.yaml", "profile odd.yaml: studies must be a mapping of mappings, not ['main']"),
     ("plan --profile many.yaml", "profile many.yaml: seeds must be a whole number, at least 1, not 'many'"),
     ("plan --profile searched.yaml", "{here}/searched.chosen.json is damaged; `msam search` makes it"),
-    *(
-        (f"{command} --executor cloud", "unknown executor 'cloud'; choose from local, slurm")
-        for command in ("plan", "reproduce", "search", "publish", "cell a/b/c")
-    ),
+    ("reproduce --executor cloud", "unknown executor 'cloud'; choose from local, slurm"),
     ("cell nope", CELLS.format("nope")),
     ("cell watch/late/nope", CELLS.format("watch/late/nope")),
     ("notebook nope", f"unknown notebook 'nope'; choose from {NOTEBOOKS}"),
@@ -136,17 +127,25 @@ MISUSES = [
     *(
         (
             f"{command} --{name} {value}",
-            f"argument --{name}: invalid int value: '{value}'; see msam {command}",
+            f"argument --{name}: must be a whole number, at least 1, not '{value}'; see msam {command}",
         )
-        for command in ("plan", "reproduce", "search", "publish")
-        for name, value in (("seeds", "two"), ("seeds", "1.5"), ("jobs", "all"))
+        for command, name in (
+            *(("plan", "seeds"), ("plan", "jobs"), ("reproduce", "seeds"), ("reproduce", "jobs")),
+            *(("cell", "seeds"), ("search", "jobs")),
+        )
+        for value in ("two", "1.5", "0", "-2")
+    ),
+    *(
+        (f"{command} --{option} 3", f"unrecognized arguments: --{option} 3; see msam --help")
+        for command, option in (
+            *(("plan", "executor"), ("search", "seeds"), ("search", "results"), ("publish", "study")),
+            *(("publish", "jobs"), ("claims", "seeds"), ("rate", "seeds")),
+        )
     ),
     ("plan --profile", "argument --profile: expected one argument; see msam plan --help"),
     ("plan --faster", "unrecognized arguments: --faster; see msam --help"),
     ("plan smoke", "unrecognized arguments: smoke; see msam --help"),
     ("book --profile smoke", "unrecognized arguments: --profile smoke; see msam --help"),
-    ("claims --seeds 2", "unrecognized arguments: --seeds 2; see msam --help"),
-    ("rate --seeds 2", "unrecognized arguments: --seeds 2; see msam --help"),
     ("data verify ave --force", "unrecognized arguments: --force; see msam --help"),
     ("notebook train -p seeds", "argument -p: expected 2 arguments; see msam notebook --help"),
 ]

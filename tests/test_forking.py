@@ -195,6 +195,16 @@ def test_a_fresh_python_takes_the_place_of_a_killed_server_also_while_its_forks_
     assert (done.returncode, done.stdout, done.stderr) == said(FRESH, words, tmp_path)
 
 
+def test_a_fresh_python_takes_the_place_of_a_server_that_ends_before_it_forks(tmp_path):
+    words = ["plan", "--profile", "nonsense"]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        threading.Thread(target=lambda: listener.accept()[0].close()).start()
+        found = said(forking._stand_in(str(tmp_path / "socket")), words, tmp_path)
+    assert found == said(FRESH, words, tmp_path)
+
+
 def test_an_interrupt_while_the_server_starts_ends_all(interruptible):
     with outside(STARTING) as (process, _):
         time.sleep(0.3)

@@ -83,6 +83,7 @@ def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    pipeline.check_executor(options.executor)
     profile = _profile(options)
     todo = _studies(options, profile)
     problems: list[str] = []
@@ -185,7 +186,7 @@ def _search(options: argparse.Namespace) -> int:
     from msam import search
 
     profile = _profile(options)
-    _seeds(options, profile, options.study)
+    studies.seeds(profile, options.study)  # an unknown study is refused
     output = PUBLISHED / profile["profile"] / "search.json"
     search.run(profile, options.study, options.jobs, output)
     return 0
@@ -270,11 +271,10 @@ def _profile(options: argparse.Namespace) -> dict[str, Any]:
     """The profile; makes its path absolute for processes that start elsewhere.
 
     Raises:
-        ValueError: it cannot be read or expanded, or there is no such executor.
+        ValueError: it cannot be read or expanded.
     """
     if options.profile.endswith(".yaml"):
         options.profile = str(Path(options.profile).absolute())
-    pipeline.check_executor(options.executor)
     try:
         profile = studies.load(options.profile)
         for name in profile["studies"]:
@@ -291,11 +291,14 @@ def _studies(options: argparse.Namespace, profile: dict[str, Any]) -> dict[str, 
 
 
 def _seeds(options: argparse.Namespace, profile: dict[str, Any], study: str) -> int:
-    seeds = studies.seeds(profile, study) if options.seeds is None else options.seeds
-    for name, count in (("seeds", seeds), ("jobs", options.jobs)):
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be at least 1, not {count!r}")
-    return seeds
+    own = studies.seeds(profile, study)
+    return own if options.seeds is None else options.seeds
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {text!r}")
+    return int(text)
 
 
 def _yaml(text: str, what: str) -> Any:
@@ -323,13 +326,21 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="msam", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    grid = argparse.ArgumentParser(add_help=False)
-    grid.add_argument("--profile", default="embedded", help="name of a profile or path of a YAML file")
-    grid.add_argument("--study", default="main", help="a study of the profile, or all")
-    grid.add_argument("--seeds", type=int, help="number of seeds; the study's own if not given")
-    grid.add_argument("--jobs", type=int, default=2, help="cells at once")
-    grid.add_argument("--results", type=Path, default=LOCAL, help="folder of the records")
-    grid.add_argument("--executor", default="local", help="folder of workflow/profiles: local or slurm")
+    options: dict[str, dict[str, Any]] = {
+        "profile": {"default": "embedded", "help": "name of a profile or path of a YAML file"},
+        "study": {"default": "main", "help": "a study of the profile, or all"},
+        "seeds": {"type": _count, "help": "number of seeds; the study's own if not given"},
+        "jobs": {"type": _count, "default": 2, "help": "cells at once"},
+        "results": {"type": Path, "default": LOCAL, "help": "folder of the records"},
+        "executor": {"default": "local", "help": "folder of workflow/profiles: local or slurm"},
+    }
+
+    def some(*names: str) -> argparse.ArgumentParser:
+        parent = argparse.ArgumentParser(add_help=False)
+        for name in names:
+            parent.add_argument(f"--{name}", **options[name])
+        return parent
+
     pages = argparse.ArgumentParser(add_help=False)
     pages.add_argument(
         "--book", type=Path, default=Path("build/book/html"), help="folder of the rendered book"
@@ -345,18 +356,22 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=function)
         return command
 
-    add(commands, "plan", _plan, "list the cells that would be trained, with their expected times", grid)
+    text = "list the cells that would be trained, with their expected times"
+    add(commands, "plan", _plan, text, some("profile", "study", "seeds", "jobs", "results"))
     text = "train what is missing or stale, then build the book of all profiles in the same folder"
-    add(commands, "reproduce", _reproduce, text, grid, pages)
-    cell = add(commands, "cell", _cell, "train one cell through its notebook", grid)
+    add(commands, "reproduce", _reproduce, text, some(*options), pages)
+    text = "train one cell through its notebook"
+    cell = add(commands, "cell", _cell, text, some("profile", "study", "seeds", "results"))
     cell.add_argument("cell", help="dataset/fusion/method")
-    add(commands, "search", _search, "choose hyper-parameters on the validation splits", grid)
+    text = "choose hyper-parameters on the validation splits"
+    add(commands, "search", _search, text, some("profile", "study", "jobs"))
     book = add(commands, "book", _book, "build the book of all profiles that have records", pages)
     book.add_argument("--results", type=Path, default=PUBLISHED, help="folder of the records")
     text = "judge the paper's claims by the records, write claims.json of each profile and print the verdicts"
     judge = add(commands, "claims", _claims, text)
     judge.add_argument("--results", type=Path, default=PUBLISHED, help="folder of the records")
-    add(commands, "publish", _publish, "make the local records the published ones", grid)
+    text = "make the local records of a profile the published ones"
+    add(commands, "publish", _publish, text, some("profile", "results"))
     measured = add(commands, "rate", _rate, "measure the rate of convergence where the gradient is known")
     measured.add_argument("--output", type=Path, default=LOCAL / "rate" / "rate.json", help="file to write")
     notebook = add(commands, "notebook", _notebook, "run one notebook through papermill")

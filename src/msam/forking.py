@@ -156,6 +156,7 @@ def _be_the_fork(connection: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(request["environment"])
         threading.Thread(target=_follow, args=[connection], daemon=True).start()
+        connection.send(b"s")
         code = _run(request["command"])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

@@ -32,12 +32,14 @@ def _loops(tensor: Tensor) -> bool:
 
 
 def _factor(radii: list[float], beside: list[Tensor]) -> list[float] | Tensor:
-    """What a list of tensors is multiplied by; one by one a 0-dim tensor is faster than a number.
+    """What a list of tensors is multiplied by; one by one a 0-dim tensor of their type is the fastest.
 
     In half precision it would be rounded first.
     """
-    alike = len(set(radii)) == 1 and _loops(beside[0]) and all(t.dtype.itemsize > 2 for t in beside)
-    return torch.tensor(radii[0], dtype=torch.float64) if alike else radii
+    first = beside[0]
+    alike = len(set(radii)) == 1 and len({t.dtype for t in beside}) == 1
+    fast = alike and _loops(first) and first.dtype.itemsize > 2
+    return torch.tensor(radii[0], dtype=first.dtype) if fast else radii
 
 
 def ascend(
@@ -90,22 +92,22 @@ def interpolate(
         clean: gradients at w.
         perturbed: gradients at w + eps.
         share: a number, or a 0-dim tensor, which the host does not read if it lies where the gradients do.
-        consume: `perturbed` may be overwritten.
+        consume: overwrite the gradients instead of making new tensors.
     """
     whole = [(g, h) for g, h in zip(clean, perturbed, strict=True) if g is not None and h is not None]
     alike = len(whole) == len(clean) and len({g.dtype for g, _ in whole}) == 1
     if alike and not any(hasattr(g, "full_tensor") for g, _ in whole):  # torch shards no _foreach_lerp
         before, after = map(list, zip(*whole, strict=True))
+        if not consume:
+            before, after = [g.clone() for g in before], [h.clone() for h in after]
         if isinstance(share, float):
-            return list(torch._foreach_lerp(before, after, share))
-        share = share.to(before[0].device, before[0].dtype)
-        mixed = torch._foreach_mul(before, 1 - share)
-        if consume:
-            torch._foreach_mul_(after, share)
+            torch._foreach_lerp_(before, after, share)
         else:
-            after = list(torch._foreach_mul(after, share))
-        torch._foreach_add_(mixed, after)
-        return list(mixed)
+            share = share.to(before[0].device, before[0].dtype)
+            torch._foreach_mul_(before, 1 - share)
+            torch._foreach_mul_(after, share)
+            torch._foreach_add_(before, after)
+        return list(before)
     return [_mixed(g, h, share) for g, h in zip(clean, perturbed, strict=True)]
 
 
