@@ -42,6 +42,9 @@ KERNEL = (
 TRAINING = ("nbclient", "papermill", "msam.cells", "msam.cli", "msam.notebooks", "msam.training")
 """What a cell of a study imports besides."""
 
+READ_OFTEN = ("main", "mixing", "probes")
+"""The studies that three pages or more are made from."""
+
 ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "OPENBLAS_NUM_THREADS": "1",  # a fork has none of its parent's threads
@@ -54,7 +57,7 @@ def preloaded(records: Path | None = None, lock: int | None = None) -> Iterator[
     """Let kernels and `command` of this process and those it starts be forks.
 
     Args:
-        records: a folder of profiles, whose study `main` the server reads beforehand: most pages need it.
+        records: a folder of profiles, of which the server reads `READ_OFTEN` beforehand.
         lock: descriptor of a locked file; every fork holds the lock until it ends.
 
     Does nothing inside another `preloaded`, and on other systems than Linux: forking is not safe with the
@@ -125,7 +128,8 @@ def serve(listener: socket.socket, records: str | None = None) -> None:
         from msam.analysis import sources
 
         with suppress(Exception):  # the page that needs them says what is wrong with them
-            sources.read(records)
+            for study in READ_OFTEN:
+                _ = sources.read(records, study).cells  # which it keeps
     gc.freeze()  # no fork's collector walks through, and so copies, what is here
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with selectors.DefaultSelector() as selector:
@@ -135,6 +139,8 @@ def serve(listener: socket.socket, records: str | None = None) -> None:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
+                if not records:
+                    gc.enable()  # a page's process ends before it would be worth an eighth of its time
                 _be_the_fork(connection)
             connection.close()
 
@@ -143,7 +149,6 @@ def _be_the_fork(connection: socket.socket) -> None:
     """Take on the environment of the process that asks, do what it asks for, and end."""
     code = 1
     try:
-        gc.enable()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         size, streams, *_ = socket.recv_fds(connection, 8, 3)

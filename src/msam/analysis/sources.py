@@ -55,13 +55,13 @@ class Study:
             for dataset, profile in self.homes.items()
         }
 
-    @property
+    @cached_property
     def level(self) -> str:
         """Evidence levels of the datasets, joined: "embedded, compact"."""
         levels = self.levels
         return ", ".join(dict.fromkeys(levels[dataset] for dataset in self.datasets))
 
-    @property
+    @cached_property
     def profiles(self) -> list[str]:
         """The profiles that have cells in this study, in the order of the pages."""
         return list(dict.fromkeys(self.homes[dataset] for dataset in self.datasets))
@@ -86,7 +86,7 @@ class Study:
             if "probes" in seed
         ]
 
-    @property
+    @cached_property
     def datasets(self) -> list[str]:
         """Datasets of the cells, in the order of the pages: by profile, then by name."""
         return list(dict.fromkeys(self.cells["dataset"]))

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from msam.analysis.names import GRAY, color, label, marker
 from msam.analysis.statistics import Interval
@@ -120,7 +121,8 @@ def panels(
 
 def _room(names: Iterable[str]) -> float:
     """Inches that the longest of the names takes beside a panel, or numbers and the name of their axis."""
-    widths = [TextPath((0, 0), name, STYLE["font.size"]).get_extents().width / 72 for name in names]
+    font = FontProperties(size=STYLE["font.size"])
+    widths = [text_to_path.get_text_width_height_descent(name, font, False)[0] / 72 for name in names]
     return max(widths) + 0.15 if widths else 0.8
 
 
