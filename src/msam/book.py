@@ -37,7 +37,7 @@ DATASETS, ONE_DATASET = "data/index", "data/"
 EXAMPLES = "examples"
 """The folder of the scripts that the guides show, beside that of the pages."""
 
-AT_ONCE = 3  # two draw while one starts
+AT_ONCE = 4  # on two cores: two draw while the others start or wait
 STAMP = ".inputs"
 TOOLS = ("jupyter-book", "sphinx-book-theme", "papermill")
 
