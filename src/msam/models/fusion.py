@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
 from typing import cast
 
 import torch
@@ -53,11 +54,12 @@ class LateFusion(nn.Module):
             sets: the modalities that are present in each of the S coalitions.
         """
         present, absent = self.head_logits(features), self.head_logits(muted)
-        heads = []
-        for m in self.heads:
+
+        def part(m: str) -> Tensor:
             choice = torch.stack([absent[m].expand_as(present[m]), present[m]])
-            heads.append(choice[[int(m in s) for s in sets]])
-        return torch.stack(heads).sum(0)
+            return choice[[int(m in s) for s in sets]]
+
+        return reduce(Tensor.add_, map(part, self.heads))
 
 
 class Maxout(nn.Module):
