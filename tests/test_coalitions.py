@@ -26,6 +26,15 @@ def setting(names, fusion):
     return model, inputs
 
 
+def test_weights_first_used_in_inference_mode_can_be_used_in_training():
+    names = ("never", "used", "before")
+    logits = torch.randn(7, 5, 4, requires_grad=True)
+    with torch.inference_mode():
+        module.responses(logits.detach(), names)
+    module.responses(logits, names).sum().backward()
+    assert torch.allclose(logits.grad.sum(0), torch.ones(5, 4))
+
+
 def naive(model, inputs, present):
     """Present encoders as the model stands, muted ones and the fusion in evaluation mode, on full batches."""
     model = copy.deepcopy(model)

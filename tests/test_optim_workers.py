@@ -3,6 +3,7 @@
 Both processes run all cases once and leave what came out in a file; the tests read it.
 """
 
+import types
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
@@ -462,6 +463,12 @@ def test_coalitions_of_shards_are_those_of_the_whole_model(results):
 def test_a_local_perturbation_needs_the_model():
     with pytest.raises(ValueError, match="sync_perturbation=False needs the DistributedDataParallel model"):
         SAM(make_net().parameters(), torch.optim.SGD, lr=0.1, sync_perturbation=False)
+
+
+def test_a_local_perturbation_is_refused_for_a_static_graph():
+    ddp = types.SimpleNamespace(static_graph=True)
+    with pytest.raises(ValueError, match="needs a DistributedDataParallel without static_graph"):
+        SAM(make_net().parameters(), torch.optim.SGD, lr=0.1, ddp=ddp, sync_perturbation=False)
 
 
 def test_the_modality_that_most_workers_name_is_the_dominant_one(monkeypatch):

@@ -103,6 +103,11 @@ def test_shares_are_clipped_and_sum_to_one(contributions, expected):
     assert float(sum(shares.values())) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_contribution_that_is_not_finite_does_not_go_unnoticed(bad):
+    assert modality_shares({"a": bad, "v": 1.0})["a"].isnan()
+
+
 def test_shares_need_a_modality():
     with pytest.raises(ValueError, match="at least one modality"):
         modality_shares({})

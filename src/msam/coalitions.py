@@ -169,6 +169,6 @@ def batch_shares(
 def _weight_matrix(modalities: tuple[str, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Shapley weights, M x coalitions."""
     weights = shapley_weights(modalities)
-    return torch.tensor(
-        [[weights[m][s] for s in coalitions(modalities)] for m in modalities], dtype=dtype, device=device
-    )
+    rows = [[weights[m][s] for s in coalitions(modalities)] for m in modalities]
+    with torch.inference_mode(False):  # it is kept, and a tensor of that mode is of no use outside
+        return torch.tensor(rows, dtype=dtype, device=device)

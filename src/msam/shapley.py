@@ -103,7 +103,8 @@ def modality_shares(contributions: Mapping[str, Tensor | float]) -> dict[str, Te
         contributions: modality name -> scalar contribution, a number or a 0-dim tensor.
 
     Returns:
-        Modality name -> share, 0-dim tensors that are >= 0 and sum to 1, on the device of the contributions.
+        Modality name -> share, 0-dim tensors that are >= 0 and sum to 1, on the device of the contributions;
+        NaN where a contribution is no finite number.
 
     Raises:
         ValueError: there is no modality.
@@ -122,4 +123,4 @@ def normalized(contributions: Tensor) -> Tensor:
     """`modality_shares` of a vector of contributions, shape (M,), or of several, shape (..., M)."""
     positive = contributions.clamp(min=0)
     total = positive.sum(-1, keepdim=True)
-    return torch.where(total > 0, positive / total, 1 / positive.shape[-1])
+    return torch.where(total == 0, 1 / positive.shape[-1], positive / total)

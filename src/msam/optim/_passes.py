@@ -15,6 +15,10 @@ from torch.overrides import TorchFunctionMode
 RandomState = dict[torch.device, Tensor]
 
 
+_BLOCKS: set[object] = set()
+"""The blocks of `frozen_batch_norm` that run now."""
+
+
 @contextmanager
 def frozen_batch_norm() -> Iterator[None]:
     """Keep the running statistics of every BatchNorm layer that runs inside the block.
@@ -25,13 +29,17 @@ def frozen_batch_norm() -> Iterator[None]:
     """
     dynamo = sys.modules.get("torch._dynamo.utils")
     compiled = dynamo is not None and dynamo.counters["frames"]
+    block = object()
+    _BLOCKS.add(block)  # a step inside another, or two threads: the last to end gives the class back
     _BatchNorm.track_running_stats = property(lambda _: False, _set_below)  # type: ignore[assignment]
     try:
         with _Mode() if compiled else nullcontext():
             yield
     finally:
-        with suppress(AttributeError):  # of two threads, the first to end has done it
-            del _BatchNorm.track_running_stats
+        _BLOCKS.discard(block)
+        if not _BLOCKS:
+            with suppress(AttributeError):
+                del _BatchNorm.track_running_stats
 
 
 class _Mode(TorchFunctionMode):

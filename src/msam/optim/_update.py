@@ -39,7 +39,15 @@ def _factor(radii: list[float], beside: list[Tensor]) -> list[float] | Tensor:
     first = beside[0]
     alike = len(set(radii)) == 1 and len({t.dtype for t in beside}) == 1
     fast = alike and _loops(first) and first.dtype.itemsize > 2
-    return torch.tensor(radii[0], dtype=first.dtype) if fast else radii
+    return torch.tensor(radii[0], dtype=first.dtype, device=first.device) if fast else radii
+
+
+def _separate(tensors: list[Tensor]) -> bool:
+    """Whether every entry has memory of its own; autograd may give two parameters views of one gradient."""
+    parts = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+    storages = [t.untyped_storage() for t in parts]
+    whole = all(s.nbytes() >= t.nbytes for s, t in zip(storages, parts, strict=True))
+    return whole and len({s.data_ptr() for s in storages}) == len(storages)
 
 
 def ascend(
@@ -57,7 +65,7 @@ def ascend(
         radii: one perturbation radius rho a parameter, in units of the weights.
         adaptive: eps = rho * w^2 * g / || |w| * g ||_2, entry by entry (ASAM, Kwon et al., ICML 2021, Eq. 8,
             without the constant beside |w|); rho then has no unit.
-        consume: overwrite the gradients instead of making new tensors.
+        consume: overwrite the gradients where that is safe, instead of making new tensors.
 
     Returns:
         The norm that eps was divided by, 0-dim.
@@ -67,7 +75,7 @@ def ascend(
         sizes = list(torch._foreach_abs(parameters))
         eps = list(torch._foreach_mul(gradients, sizes))  # type: ignore[arg-type]
     norm = global_norm(eps)
-    if adaptive or consume:
+    if adaptive or (consume and _separate(eps)):
         torch._foreach_div_(eps, norm + EPSILON)
     else:
         eps = list(torch._foreach_div(eps, norm + EPSILON))
@@ -92,22 +100,22 @@ def interpolate(
         clean: gradients at w.
         perturbed: gradients at w + eps.
         share: a number, or a 0-dim tensor, which the host does not read if it lies where the gradients do.
-        consume: overwrite the gradients instead of making new tensors.
+        consume: overwrite `perturbed` where that is safe.
     """
     whole = [(g, h) for g, h in zip(clean, perturbed, strict=True) if g is not None and h is not None]
     alike = len(whole) == len(clean) and len({g.dtype for g, _ in whole}) == 1
     if alike and not any(hasattr(g, "full_tensor") for g, _ in whole):  # torch shards no _foreach_lerp
         before, after = map(list, zip(*whole, strict=True))
-        if not consume:
-            before, after = [g.clone() for g in before], [h.clone() for h in after]
         if isinstance(share, float):
-            torch._foreach_lerp_(before, after, share)
-        else:
-            share = share.to(before[0].device, before[0].dtype)
-            torch._foreach_mul_(before, 1 - share)
+            return list(torch._foreach_lerp(before, after, share))
+        share = share.to(before[0].device, before[0].dtype)
+        mixed = torch._foreach_mul(before, 1 - share)
+        if consume and _separate(after):
             torch._foreach_mul_(after, share)
-            torch._foreach_add_(before, after)
-        return list(before)
+        else:
+            after = list(torch._foreach_mul(after, share))
+        torch._foreach_add_(mixed, after)
+        return list(mixed)
     return [_mixed(g, h, share) for g, h in zip(clean, perturbed, strict=True)]
 
 

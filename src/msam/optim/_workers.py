@@ -20,7 +20,7 @@ def groups_of(ddp: DistributedDataParallel | None, parameters: list[Tensor]) -> 
     """Process groups over which the model is trained: of DDP, or of each dimension of a mesh of shards."""
     if ddp is not None:
         return [ddp.process_group]
-    mesh = getattr(parameters[0], "device_mesh", None)
+    mesh = getattr(next(iter(parameters), None), "device_mesh", None)
     return [] if mesh is None else mesh.get_all_groups()
 
 

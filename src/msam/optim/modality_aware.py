@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from msam.optim import _passes, _update, _workers
-from msam.optim.sam import SAM, Closure, FirstPass
+from msam.optim.sam import SAM, Closure, FirstPass, _checked_closure
 
 
 class ModalityAwareSAM(SAM):
-    """M-SAM around any `torch.optim` optimizer; the constructor is that of `SAM`.
+    """M-SAM (arXiv 2510.24919, Algorithm 1, lines 5 and 6) around the bases of `SAM`, with its constructor.
 
     Param groups may carry `modality`, the name of the modality whose encoder they are; needed only
     for `step(..., dominant=name)`. Several workers average their shares and vote on the dominant modality,
@@ -45,7 +45,7 @@ class ModalityAwareSAM(SAM):
 
     def step(  # type: ignore[override]
         self,
-        closure: Closure,
+        closure: Closure | None = None,
         share: float | Tensor | Callable[[], float | Tensor] = 1.0,
         *,
         dominant: str | Callable[[], str] | None = None,
@@ -70,11 +70,12 @@ class ModalityAwareSAM(SAM):
             The loss of the first pass, at the unperturbed weights.
 
         Raises:
-            RuntimeError: see `SAM.step`.
-            TypeError: see `SAM.step`.
+            RuntimeError: see `SAM.step`; or the second pass writes its gradients over those of the first.
+            TypeError: see `SAM.step`; or share is no number.
             ValueError: share is outside [0, 1] or, though the loss is finite, not a number; no group has the
                 modality `dominant`; or a gradient is sparse.
         """
+        closure = _checked_closure(closure)
         first = self._first_pass(closure)
         share = self._agreed(_checked_share(share() if callable(share) else share, first.loss))
         groups = self._groups_of(dominant() if callable(dominant) else dominant)
@@ -82,6 +83,11 @@ class ModalityAwareSAM(SAM):
         loss, norm = self.second_pass(closure, first, groups)
         with torch.no_grad():
             perturbed = self._gradients()
+            if _overwritten(first.gradients, perturbed):
+                raise RuntimeError(
+                    "the second pass wrote its gradients over those of the first: let it make new ones,"
+                    " and pass a model of DistributedDataParallel(gradient_as_bucket_view=True) as ddp"
+                )
             clean = self._clean(first.gradients, perturbed)
             mixed = _update.interpolate(clean, perturbed, share, consume=True)
             for p, gradient in zip(self._parameters, mixed, strict=True):
@@ -152,12 +158,22 @@ class ModalityAwareSAM(SAM):
         return known[int(votes.argmax())]
 
 
+def _overwritten(first: list[Tensor | None], second: list[Tensor | None]) -> bool:
+    """Whether a gradient of the second pass lies where that of the first lay."""
+    pairs = [(g, h) for g, h in zip(first, second, strict=True) if g is not None and h is not None]
+    parts = (_workers.local(list(pair)) for pair in pairs)
+    return any(g.numel() and g.data_ptr() == h.data_ptr() for g, h in parts)
+
+
 def _checked_share(share: float | Tensor, loss: Tensor) -> float | Tensor:
     """NaN passes where it follows from the loss: the step is then skipped, with that of the other workers."""
     if isinstance(share, Tensor) and share.device.type == "cuda":
         torch._assert_async(_holds(share, loss))
         return share
-    share = float(share)  # a number is the faster weight, and on the CPU reading it is free
+    try:
+        share = float(share)  # a number is the faster weight, and on the CPU reading it is free
+    except (TypeError, ValueError):
+        raise TypeError(f"share must be a number or a 0-dim tensor, or return one, not {share!r}") from None
     if not 0 <= share <= 1 and not (math.isnan(share) and not math.isfinite(loss)):
         raise ValueError(f"share must lie in [0, 1], not {share}")
     return share

@@ -24,9 +24,18 @@ from msam.optim import _passes, _update, _workers
 
 Closure = Callable[[], Tensor]
 
+HOOKS = [
+    f"_optimizer_{what}_{when}_hooks"
+    for what in ("state_dict", "load_state_dict")
+    for when in ("pre", "post")
+]
+"""Where torch keeps the hooks of checkpoints."""
+
 
 class SAM(torch.optim.Optimizer):
-    """SAM around any `torch.optim` optimizer except LBFGS and Adadelta.
+    """SAM (Foret et al., ICLR 2021, Eq. 2) around a `torch.optim` optimizer.
+
+    All are possible but LBFGS, Adadelta and SparseAdam.
 
     `step` evaluates the closure twice, the second time at the perturbed weights. BatchNorm running
     statistics move in the first pass only, both passes draw the same random numbers of torch (dropout),
@@ -60,7 +69,8 @@ class SAM(torch.optim.Optimizer):
 
     Raises:
         ValueError: rho is negative or not finite, a parameter is complex, arguments contradict each other, or
-            no SAM can be around the base: LBFGS calls closures itself, Adadelta has another `rho`.
+            no SAM can be around the base: LBFGS calls closures itself, Adadelta has another `rho`, SparseAdam
+            wants sparse gradients.
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
@@ -92,6 +102,8 @@ class SAM(torch.optim.Optimizer):
     ) -> None:
         if ddp is None and not sync_perturbation:
             raise ValueError("sync_perturbation=False needs the DistributedDataParallel model as ddp")
+        if ddp is not None and ddp.static_graph and not sync_perturbation:
+            raise ValueError("sync_perturbation=False needs a DistributedDataParallel without static_graph")
         base = _as_instance(params, base, base_kwargs)
         _check_base(base)
         for group in ({"rho": rho}, *base.param_groups):
@@ -120,6 +132,8 @@ class SAM(torch.optim.Optimizer):
                 optimizer._link()
 
         self.base.register_load_state_dict_post_hook(link)
+        for name in HOOKS:  # so that hooks registered here run too
+            setattr(self, name, getattr(self.base, name))
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("base", "adaptive", "scaler", "ddp", "sync_perturbation", "skip_nonfinite", "skipped")
@@ -170,7 +184,7 @@ class SAM(torch.optim.Optimizer):
         super().zero_grad(set_to_none)
         self._cleared = set_to_none
 
-    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Take one step.
 
         Args:
@@ -184,6 +198,7 @@ class SAM(torch.optim.Optimizer):
             TypeError: there is no closure, or it returns no tensor.
             ValueError: a gradient is sparse.
         """
+        closure = _checked_closure(closure)
         first = self._first_pass(closure)
         loss, norm = self.second_pass(closure, first, self.param_groups, keep=False)
         self._update_weights([first.loss, loss], norm)
@@ -200,17 +215,16 @@ class SAM(torch.optim.Optimizer):
         return gradients
 
     def _first_pass(self, closure: Closure) -> FirstPass:
-        if not callable(closure):
-            raise TypeError("step needs a closure; pass `optimizer.base` to code that steps without one")
         before = _passes.random_state(self._parameters)
         alone = nullcontext() if self.ddp is None or self.sync_perturbation else self.ddp.no_sync()
         left = self._gradients() if self._cleared else []
         self._cleared = None
         with alone, torch.enable_grad():
-            loss = _evaluated(closure)
+            loss = _evaluated(closure).clone()  # a closure may write its next loss into the same tensor
         if left and self._cleared is None and self._hold(left):
             raise RuntimeError(
-                "the closure must clear the gradients: the second pass has none from before it"
+                "the closure must clear the gradients by optimizer.zero_grad():"
+                " the second pass has none from before it"
             )
         return FirstPass(loss, self._gradients(), before)
 
@@ -310,6 +324,12 @@ class FirstPass:
     random_state: _passes.RandomState
 
 
+def _checked_closure(closure: Closure | None) -> Closure:
+    if not callable(closure):
+        raise TypeError("step needs a closure; pass `optimizer.base` to code that steps without one")
+    return closure
+
+
 def _evaluated(closure: Closure) -> Tensor:
     loss = closure()
     if not isinstance(loss, Tensor):
@@ -326,6 +346,8 @@ def _check_base(base: torch.optim.Optimizer) -> None:
     name = type(base).__name__
     if isinstance(base, torch.optim.LBFGS):
         raise ValueError(f"{name} calls closures itself, so SAM cannot be around it: use another base")
+    if isinstance(base, torch.optim.SparseAdam):
+        raise ValueError(f"{name} wants sparse gradients, for which SAM is not defined: use another base")
     if "rho" in base.defaults:
         raise ValueError(f"{name} has a rho already, its own or of another SAM around it: use another base")
 
