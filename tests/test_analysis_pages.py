@@ -429,7 +429,7 @@ def test_sentences_count_what_the_records_hold(study):
 def test_footer_names_records_commit_and_device(study, empty):
     text = provenance.footer(study)
     assert "records under results/embedded/main, commit abc1234 (clean); cpu: test" in text
-    assert text.endswith("remake: `make reproduce`.")
+    assert text.endswith("remake: `make reproduce SEEDS=3`.")
     assert provenance.footer(empty).startswith("Made from 0 records")
 
 

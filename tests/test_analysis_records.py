@@ -387,5 +387,5 @@ def test_counts_say_how_they_divide_among_levels(both):
 def test_footers_name_every_profile_with_its_command(both):
     text = provenance.footer(read(both))
     assert "records under results/embedded/main and 34 records under results/compact/main, commit" in text
-    assert text.endswith("remake: `make reproduce`, `make reproduce PROFILE=compact`.")
+    assert text.endswith("remake: `make reproduce SEEDS=3`, `make reproduce PROFILE=compact SEEDS=2`.")
     assert provenance.footer(read(both, "budget")).endswith("remake: `make reproduce STUDY=budget`.")

@@ -202,10 +202,23 @@ def test_failing_notebook_is_named_and_the_old_book_stays(project):
     old = project / "build/html/index.html"
     old.parent.mkdir(parents=True)
     old.write_text("old")
+    old.with_name(book.STAMP).write_text("of other inputs")
     write_notebook(project / "notebooks/overview.ipynb", "raise ValueError('first line\\nno records')")
     with pytest.raises(book.BookError, match=r"^notebook overview.ipynb failed: ValueError: first line$"):
         book.build(Path("results"), Path("build/html"))
     assert old.read_text() == "old"
+
+
+@pytest.mark.parametrize("there", ["mine", "mine/thesis.txt"])
+def test_what_is_no_book_is_not_replaced(project, there):
+    mine = project / there
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("years of work")
+    with pytest.raises(
+        book.BookError, match=f"^{project}/mine is there and holds no book; name a new folder$"
+    ):
+        book.build(Path("results"), Path("mine"))
+    assert mine.read_text() == "years of work"
 
 
 def test_an_interrupted_build_does_not_wait_for_its_notebooks(project, interruptible):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -229,7 +230,10 @@ def test_every_command_and_option_has_a_mistake():
 def test_a_second_run_is_refused(here, capsys):
     with pipeline.exclusive(here):
         code, _, errors = said(capsys, "reproduce", "--results", str(here))
-    assert (code, errors) == (1, [f"msam: another run is working on {here}; wait for it or stop it"])
+    assert (code, errors) == (
+        1,
+        [f"msam: another run is working on {here}; wait for it or stop it: kill {os.getpid()}"],
+    )
 
 
 def test_interruption_is_said(here, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -141,8 +142,9 @@ def test_progress_is_printed_cell_by_cell(story):
 
 
 def test_a_second_run_is_refused_while_the_first_works(story):
-    message = f"msam: another run is working on {story.results}; wait for it or stop it\n"
-    assert (story.second.returncode, story.second.stderr) == (1, message)
+    message = rf"msam: another run is working on {story.results}; wait for it or stop it: kill \d+\n"
+    assert story.second.returncode == 1
+    assert re.fullmatch(message, story.second.stderr)
 
 
 def test_the_plan_after_the_kill_lacks_what_is_done(story):
@@ -431,6 +433,25 @@ def test_snakemake_that_cannot_start_is_said(story, toy, tmp_path, monkeypatch):
         pytest.raises(pipeline.PipelineError, match="Snakemake trained nothing, see "),
     ):
         pipeline.train(jobs, pipeline.Run(toy, "main", 2, 1, tmp_path), lock)
+
+
+@pytest.mark.parametrize("line", ["msam: no room", "snakemake: error: no such executor"])
+def test_what_snakemake_failed_of_is_said(line, tmp_path):
+    log = tmp_path / "log"
+    log.write_text(f"Building DAG\nmsam: an earlier one\n{line}\nShutting down\n")
+    assert pipeline._said(log) == f": {line.partition(': ')[2]}"
+
+
+def test_a_record_is_not_published_over_one_of_more_seeds(tmp_path):
+    for folder, seeds in (("local", 2), ("results", 3)):
+        path = tmp_path / folder / "toy/main/d/late/sam.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"seeds": [{}] * seeds}))
+    with pytest.raises(
+        pipeline.PipelineError, match="has fewer seeds than the published record: train SEEDS=3"
+    ):
+        pipeline.publish(tmp_path / "local", tmp_path / "results", "toy")
+    assert len(json.loads((tmp_path / "results/toy/main/d/late/sam.json").read_text())["seeds"]) == 3
 
 
 def test_publish_copies_records_and_notebooks_only(tmp_path):

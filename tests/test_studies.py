@@ -216,6 +216,8 @@ MISTAKES = [
     ("watch:", "wach:", "unknown dataset 'wach'; choose from av_digits, "),
     ("{modalities: [accel, gyro]}", "[accel]", f"{STUDY}: datasets must be a mapping of mappings, not {{"),
     ("[accel, gyro]", "accel", f"{STUDY}, dataset 'watch': modalities must be a list of names, not 'accel'"),
+    ("[accel, gyro]", "[accel, gyr]", "unknown modality 'gyr'; choose from accel, gyro"),
+    ("{seed: 3}", "{sed: 3}", "dataset 'controlled' has no option 'sed'; known options: "),
     ("{modalities: [accel, gyro]}", "", "unimodal runs for each modality, but the data set lists no"),
     ("msam: {}", "jont: {}", "unknown method 'jont'; choose from agm, asam, "),
     ("msam: {}", "msam: {like: nope}", "unknown method 'nope'; choose from unimodal, msam, msam+encoder, "),
@@ -410,7 +412,7 @@ def test_a_line_may_stand_for_several_cells(tmp_path):
     path = tmp_path / "sweeps.yaml"
     path.write_text(
         f"seeds: 2\ndefaults: {DEFAULTS}\n"
-        "studies: {main: {datasets: {watch: {modalities: [a, b]}}, fusions: [late], methods: {\n"
+        "studies: {main: {datasets: {watch: {modalities: [accel, gyro]}}, fusions: [late], methods: {\n"
         "  msam: {},\n"
         "  sam: {like: msam, each: {rho: [0.0, 0.2]}},\n"
         "  msam+rule: {like: msam, each: {dominance: ['every:5', random]}},\n"
@@ -427,11 +429,11 @@ def test_a_line_may_stand_for_several_cells(tmp_path):
         "sam+rho_0.2": (0.7, 0.2),
         "msam+rule_every_5": (0.7, 0.4),
         "msam+rule_random": (0.7, 0.4),
-        "msam+fixed_a": (0.7, 0.4),
-        "msam+fixed_b": (0.7, 0.4),
+        "msam+fixed_accel": (0.7, 0.4),
+        "msam+fixed_gyro": (0.7, 0.4),
         "joint": (0.3, None),
     }
     assert found["msam+rule_every_5"]["options"] == {"dominance": "every:5"}
-    assert found["msam+fixed_b"]["options"] == {"dominance": "fixed:b"}
+    assert found["msam+fixed_gyro"]["options"] == {"dominance": "fixed:gyro"}
     assert found["joint"]["label_noise"] == 0.2
     assert found["joint"]["options"] == {}

@@ -62,6 +62,7 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
         BookError: a folder or page is missing, a notebook fails, or Jupyter Book finds something to warn of.
     """
     results, out = results.resolve(), out.resolve()
+    check_target(out)
     if not profiles.shown(results):
         raise BookError(f"there are no records at {results}; train first: make reproduce")
     published = published and published.resolve()
@@ -95,6 +96,16 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
         (html / STAMP).write_text(fingerprint)
         _replace(out, html)
     return index
+
+
+def check_target(out: Path) -> None:
+    """Refuse a folder that a book would replace and that holds none.
+
+    Raises:
+        BookError: what is there is no book.
+    """
+    if out.exists() and not (out / STAMP).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise BookError(f"{out} is there and holds no book; name a new folder")
 
 
 def project_root() -> Path:

@@ -83,7 +83,10 @@ def _forecast(jobs: Sequence[pipeline.Job], workers: int) -> str:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    from msam import book
+
     pipeline.check_executor(options.executor)
+    book.check_target(options.book)
     profile = _profile(options)
     todo = _studies(options, profile)
     problems: list[str] = []

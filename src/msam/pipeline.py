@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import os
 import re
@@ -225,16 +226,26 @@ def exclusive(results: Path) -> Iterator[int]:
     """Refuse a second run on the same results; the lock dies with the processes that hold its descriptor."""
     try:
         results.mkdir(parents=True, exist_ok=True)
-        handle = (results / ".lock").open("w")
+        handle = (results / ".lock").open("a+")
     except OSError as error:
         raise PipelineError(f"cannot write to {results}: {error.strerror}") from error
     with handle:
         end = time.monotonic() + WAIT
         while not _locked(handle):
             if time.monotonic() > end:
-                raise PipelineError(f"another run is working on {results}; wait for it or stop it")
+                handle.seek(0)
+                raise PipelineError(
+                    f"another run is working on {results}; wait for it or stop it: kill {handle.read()}"
+                )
             time.sleep(0.05)
+        _sign(handle.fileno(), os.getpid())
         yield handle.fileno()
+
+
+def _sign(lock: int, process: int) -> None:
+    """Write down whom to stop."""
+    os.ftruncate(lock, 0)
+    os.write(lock, str(process).encode())
 
 
 def _locked(handle: IO[str]) -> bool:
@@ -276,6 +287,7 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
         process = subprocess.Popen(
             _snakemake(jobs, run), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, pass_fds=[lock]
         )
+        _sign(lock, process.pid)  # it may outlive this process
         try:
             _watch(jobs, run, process, started)
         finally:
@@ -283,12 +295,18 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
                 _stop(process, PATIENCE if run.executor == "local" else math.inf)
     failed = [job.cell for job in jobs if not job.cell.path(run.results).is_file()]
     if process.returncode and not any(_ended(job.cell, run.results) for job in jobs):
-        raise PipelineError(f"Snakemake trained nothing, see {log}")
+        raise PipelineError(f"Snakemake trained nothing{_said(log)}, see {log}")
     for cell in failed:
         if not _ended(cell, run.results):
             reason = f"not run: its data set or a record it needs failed, see {log}"
             runner.write_failure(cell, run.results, reason, "")
     return failed
+
+
+def _said(log: Path) -> str:
+    """The last line of the log that says what is wrong, if any."""
+    said = re.findall(r"^(?:msam|snakemake): (.+)", log.read_text(errors="replace"), re.MULTILINE)
+    return f": {said[-1]}" if said else ""
 
 
 def _stop(process: subprocess.Popen, patience: float) -> None:
@@ -360,11 +378,21 @@ def _ended(cell: Cell, results: Path) -> bool:
     return path.is_file() or runner.failed(path).is_file()
 
 
+def _seeds(path: Path) -> int:
+    """Number of seeds in a record, 0 in other files."""
+    try:
+        content = json.loads(path.read_text()) if path.suffix == ".json" else None
+    except (OSError, ValueError):
+        return 0
+    return len(content.get("seeds", ())) if isinstance(content, dict) else 0
+
+
 def publish(results: Path, published: Path, profile: str) -> int:
     """Copy records, notebooks and step costs of a local run over the published ones; the number of files.
 
     Raises:
-        PipelineError: there is none, or one of them is corrupt; nothing has been copied then.
+        PipelineError: there is none, or one of them is corrupt or has fewer seeds than the published record.
+            Nothing has been copied then.
     """
     source = results / profile
     if not source.is_dir():
@@ -377,6 +405,9 @@ def publish(results: Path, published: Path, profile: str) -> int:
     for path in files:
         if not records.is_json(path):
             raise PipelineError(f"{path} is corrupt; delete it and train the cell again")
+        published_record = published / path.relative_to(results)
+        if _seeds(path) < (count := _seeds(published_record)):
+            raise PipelineError(f"{path} has fewer seeds than the published record: train SEEDS={count}")
     for path in files:
         target = published / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -222,8 +222,9 @@ def _over_best_other(evidence: Evidence) -> Iterator[Check]:
         others = {name: evidence.accuracy.get((*block, name)) for name in rivals}
         records = _paths(evidence.main, block, ["msam", *rivals])
         lacking = [label(name) for name, other in others.items() if len(_minus(mine, other)) < SEEDS]
-        if lacking:
-            yield untested(block, f"{what}: too few seeds of {', '.join(lacking)}", PERCENT, records)
+        if lacking or not rivals:
+            reason = f"too few seeds of {', '.join(lacking)}" if lacking else "there is none"
+            yield untested(block, f"{what}: {reason}", PERCENT, records)
             continue
         best = max(rivals, key=lambda name: validation[*block, name].mean())
         gain = relative_gain(mine, others[best])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -18,19 +18,23 @@ def footer(study: Study) -> str:
     cells = study.frames.cells
     done = cells[cells["state"] == "done"]
     count = " and ".join(_counts(study, done))
-    again = remake("reproduce", study.profiles, study.name)
+    seeds = done["n_seeds"].groupby(done["dataset"].map(study.homes)).max().to_dict()
+    again = remake("reproduce", study.profiles, study.name, seeds)
     if done.empty:
         return f"Made from {count}; {again}."
     return f"Made from {count}, {_commits(done)}; {listed(done['device'], ' and ')}; {again}."
 
 
-def remake(target: str, homes: Iterable[str], study: str = "main") -> str:
-    """The `make` commands that make the records of a study anew, one a profile."""
-    more = "" if study == "main" else f" STUDY={study}"
-    commands = [
-        f"`make {target}{'' if profile == DEFAULT else f' PROFILE={profile}'}{more}`"
-        for profile in list(homes) or [DEFAULT]
-    ]
+def remake(
+    target: str, homes: Iterable[str], study: str = "main", seeds: Mapping[str, int] | None = None
+) -> str:
+    """The `make` commands that make the records of a study anew, one a profile, with its number of seeds."""
+    commands = []
+    for profile in list(homes) or [DEFAULT]:
+        settings = {"PROFILE": profile, "STUDY": study, "SEEDS": (seeds or {}).get(profile)}
+        usual = {"PROFILE": DEFAULT, "STUDY": "main", "SEEDS": None}
+        words = [f"{name}={value}" for name, value in settings.items() if value != usual[name]]
+        commands.append(f"`{' '.join(['make', target, *words])}`")
     return f"remake: {', '.join(commands)}"
 
 

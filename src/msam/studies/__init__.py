@@ -177,10 +177,16 @@ def with_hyperparameters(
 
 def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> Iterator[Cell]:
     """The cells of one data set and fusion."""
+    from msam.datasets._source import find
+
     content = profile["studies"][study]
     built_in("dataset", dataset)
     settings = {**profile["defaults"], **(content.get("defaults") or {})}
     data = content["datasets"][dataset] or {}
+    if "." not in dataset:  # others may be slow to import
+        kinds = find(dataset, data.get("options")).kinds
+        for modality in data.get("modalities", ()):
+            _known(list(kinds), modality, "modality")
     own = data.get("methods") or {}
     for entry in own:
         _known(list(content["methods"]), entry, "method")
