@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from msam import fingerprint, studies
+from msam.models import FUSIONS
 
 GRID = """
 seeds: 2
@@ -216,6 +217,7 @@ MISTAKES = [
     ("watch:", "wach:", "unknown dataset 'wach'; choose from av_digits, "),
     ("{modalities: [accel, gyro]}", "[accel]", f"{STUDY}: datasets must be a mapping of mappings, not {{"),
     ("[accel, gyro]", "accel", f"{STUDY}, dataset 'watch': modalities must be a list of names, not 'accel'"),
+    ("[late, early]", "[lat, early]", "unknown fusion 'lat'; choose from late, early, psp"),
     ("[accel, gyro]", "[accel, gyr]", "unknown modality 'gyr'; choose from accel, gyro"),
     ("{seed: 3}", "{sed: 3}", "dataset 'controlled' has no option 'sed'; known options: "),
     ("{modalities: [accel, gyro]}", "", "unimodal runs for each modality, but the data set lists no"),
@@ -406,6 +408,10 @@ def test_a_study_may_take_from_another_profile_what_it_does_not_say(tmp_path):
         c.title for c in studies.cells(theirs, "mixing", "watch")
     ]
     assert {c.config["epochs"] for c in studies.cells(mine, "mixing")} == {1}
+
+
+def test_every_fusion_of_a_study_is_one_of_the_models():
+    assert set(studies.FUSIONS) == {*FUSIONS, "psp"}
 
 
 def test_a_line_may_stand_for_several_cells(tmp_path):

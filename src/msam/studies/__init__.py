@@ -27,6 +27,9 @@ FOLDER = Path(__file__).parent
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C is ten times as fast."""
 
+FUSIONS = ("late", "early", "psp")
+"""Those of `msam.models`, which a plan does not import because it imports PyTorch."""
+
 SETTINGS = ("rho", "label_noise", "probes")
 """Settings that the entry of a method may replace; what else it holds are options of the method."""
 
@@ -181,6 +184,7 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
 
     content = profile["studies"][study]
     built_in("dataset", dataset)
+    _known(FUSIONS, fusion, "fusion")
     settings = {**profile["defaults"], **(content.get("defaults") or {})}
     data = content["datasets"][dataset] or {}
     if "." not in dataset:  # others may be slow to import
