@@ -132,6 +132,26 @@ def test_the_killed_run_left_whole_records_and_finished_seeds(story):
     assert "5 of 5 cells to train: no time was recorded for any of them" in story.printed
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a process hears of its parent's end")
+def test_snakemake_starts_no_more_when_its_parent_alone_is_killed(toy, outside, tmp_path):
+    results, pause = tmp_path / "results", tmp_path / "pause"
+    pause.write_text("")
+    command = [sys.executable, "-m", "msam.cli", "reproduce", "--profile", toy, "--results", str(results)]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "OUTSIDE_PAUSE": str(pause)},
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        wait_for(pause.read_text, process)
+        process.kill()
+    pause.unlink()
+    wait_until_free(results)
+    grid = {cell.name: cell.path(results) for cell in studies.cells(studies.load(toy))}
+    assert not grid["mixture"].is_file()  # which waited for the one that paused
+
+
 def test_progress_is_printed_cell_by_cell(story):
     lines = [line for line in story.printed.splitlines() if line.startswith("[")]
     assert len(lines) == 2

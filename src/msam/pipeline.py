@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import math
@@ -41,6 +42,9 @@ WAIT = 2.0
 
 PATIENCE = 10.0
 """Seconds that a local Snakemake has to end when it is told to; on Slurm it first cancels its jobs."""
+
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
 
 UNFINISHED = r"\..+(\.json\.\d+|\.\d+\.ipynb)"
 """Names of files that are being written, with the process in them."""
@@ -285,7 +289,12 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
     started = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
-            _snakemake(jobs, run), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, pass_fds=[lock]
+            _snakemake(jobs, run),
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock],
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         _sign(lock, process.pid)  # it may outlive this process
         try:
@@ -301,6 +310,11 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
             reason = f"not run: its data set or a record it needs failed, see {log}"
             runner.write_failure(cell, run.results, reason, "")
     return failed
+
+
+def _end_with_parent() -> None:
+    """Be terminated when the parent is killed; otherwise Snakemake would train all that is left."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _said(log: Path) -> str:
