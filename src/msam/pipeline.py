@@ -242,14 +242,10 @@ def exclusive(results: Path) -> Iterator[int]:
                     f"another run is working on {results}; wait for it or stop it: kill {handle.read()}"
                 )
             time.sleep(0.05)
-        _sign(handle.fileno(), os.getpid())
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
         yield handle.fileno()
-
-
-def _sign(lock: int, process: int) -> None:
-    """Write down whom to stop."""
-    os.ftruncate(lock, 0)
-    os.write(lock, str(process).encode())
 
 
 def _locked(handle: IO[str]) -> bool:
@@ -296,7 +292,6 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
             pass_fds=[lock],
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
-        _sign(lock, process.pid)  # it may outlive this process
         try:
             _watch(jobs, run, process, started)
         finally:
