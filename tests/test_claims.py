@@ -223,6 +223,14 @@ def test_a_missing_method_of_the_table_is_not_beaten(tmp_path):
     assert second["test"].endswith("too few seeds of MSES")
 
 
+def test_a_block_without_a_method_of_the_table_is_not_tested(tmp_path):
+    root = study_of(
+        tmp_path, {(LATE[0], "psp", "msam"): around(0.9), (LATE[0], "psp", "mixture"): around(0.8)}
+    )
+    (only,) = found(root, "C2")["tests"]
+    assert (only["outcome"], only["test"].rpartition(": ")[2]) == (UNTESTED, "there is none")
+
+
 def test_c2_chooses_by_validation_not_by_test(tmp_path):
     def swap(seed, last):
         last["validation"]["accuracy"]["fused"] *= -1  # the best on test is the worst on validation

@@ -348,6 +348,8 @@ def _parser() -> argparse.ArgumentParser:
     pages.add_argument(
         "--book", type=Path, default=Path("build/book/html"), help="folder of the rendered book"
     )
+    published = argparse.ArgumentParser(add_help=False)
+    published.add_argument("--results", **options["results"] | {"default": PUBLISHED})
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("name", help="a data set")
     data.add_argument("--options", default="{}", help="its options, YAML")
@@ -368,11 +370,9 @@ def _parser() -> argparse.ArgumentParser:
     cell.add_argument("cell", help="dataset/fusion/method")
     text = "choose hyper-parameters on the validation splits"
     add(commands, "search", _search, text, some("profile", "study", "jobs"))
-    book = add(commands, "book", _book, "build the book of all profiles that have records", pages)
-    book.add_argument("--results", type=Path, default=PUBLISHED, help="folder of the records")
+    add(commands, "book", _book, "build the book of all profiles that have records", pages, published)
     text = "judge the paper's claims by the records, write claims.json of each profile and print the verdicts"
-    judge = add(commands, "claims", _claims, text)
-    judge.add_argument("--results", type=Path, default=PUBLISHED, help="folder of the records")
+    add(commands, "claims", _claims, text, published)
     text = "make the local records of a profile the published ones"
     add(commands, "publish", _publish, text, some("profile", "results"))
     measured = add(commands, "rate", _rate, "measure the rate of convergence where the gradient is known")

@@ -139,8 +139,8 @@ def serve(listener: socket.socket, records: str | None = None) -> None:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                if not records:
-                    gc.enable()  # a page's process ends before it would be worth an eighth of its time
+                if not records:  # to make a page it costs time and saves little memory
+                    gc.enable()
                 _be_the_fork(connection)
             connection.close()
 

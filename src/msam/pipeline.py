@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import math
 import os
 import re
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from msam import cells as runner
 from msam import forking, records
@@ -378,7 +377,7 @@ def restore_descriptions(cells: Sequence[Cell], results: Path) -> None:
 
     for cell in {_description(c, results): c for c in cells if c.path(results).is_file()}.values():
         path, given = _description(cell, results), (cell.config["dataset"], cell.config["dataset_options"])
-        if not records.is_json(path) and not get_command(*given):
+        if records.content(path) is None and not get_command(*given):
             records.write(path, publishable(datasets.describe(*given)))
 
 
@@ -387,12 +386,8 @@ def _ended(cell: Cell, results: Path) -> bool:
     return path.is_file() or runner.failed(path).is_file()
 
 
-def _seeds(path: Path) -> int:
-    """Number of seeds in a record, 0 in other files."""
-    try:
-        content = json.loads(path.read_text()) if path.suffix == ".json" else None
-    except (OSError, ValueError):
-        return 0
+def _seeds(content: Any) -> int:
+    """Number of seeds in a record, 0 in what other files hold."""
     return len(content.get("seeds", ())) if isinstance(content, dict) else 0
 
 
@@ -412,10 +407,11 @@ def publish(results: Path, published: Path, profile: str) -> int:
         if path.suffix in (".json", ".ipynb") and records.is_record(path)
     ]
     for path in files:
-        if not records.is_json(path):
+        content = records.content(path)
+        if content is None:
             raise PipelineError(f"{path} is corrupt; delete it and train the cell again")
-        published_record = published / path.relative_to(results)
-        if _seeds(path) < (count := _seeds(published_record)):
+        count = _seeds(records.content(published / path.relative_to(results)))
+        if _seeds(content) < count:
             raise PipelineError(f"{path} has fewer seeds than the published record: train SEEDS={count}")
     for path in files:
         target = published / path.relative_to(results)

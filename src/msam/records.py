@@ -227,13 +227,12 @@ def is_record(path: Path) -> bool:
     return not {".partial", ".failed"} & set(path.suffixes)
 
 
-def is_json(path: Path) -> bool:
-    """Whether a file is there and whole."""
+def content(path: Path) -> Any:
+    """What a JSON file holds, unchecked; None where it is not there or not whole."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError):
-        return False
-    return True
+        return None
 
 
 def load(folder: Path | str) -> Frames:

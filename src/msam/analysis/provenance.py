@@ -29,10 +29,10 @@ def remake(
     target: str, homes: Iterable[str], study: str = "main", seeds: Mapping[str, int] | None = None
 ) -> str:
     """The `make` commands that make the records of a study anew, one a profile, with its number of seeds."""
+    usual = {"PROFILE": DEFAULT, "STUDY": "main", "SEEDS": None}
     commands = []
     for profile in list(homes) or [DEFAULT]:
         settings = {"PROFILE": profile, "STUDY": study, "SEEDS": (seeds or {}).get(profile)}
-        usual = {"PROFILE": DEFAULT, "STUDY": "main", "SEEDS": None}
         words = [f"{name}={value}" for name, value in settings.items() if value != usual[name]]
         commands.append(f"`{' '.join(['make', target, *words])}`")
     return f"remake: {', '.join(commands)}"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from msam.optim import _workers
+
 EPSILON = 1e-12
 """Added to the gradient norm, so that a zero gradient gives a zero perturbation."""
 
@@ -44,7 +46,7 @@ def _factor(radii: list[float], beside: list[Tensor]) -> list[float] | Tensor:
 
 def _separate(tensors: list[Tensor]) -> bool:
     """Whether every entry has memory of its own; autograd may give two parameters views of one gradient."""
-    parts = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+    parts = _workers.local(tensors)
     storages = [t.untyped_storage() for t in parts]
     whole = all(s.nbytes() >= t.nbytes for s, t in zip(storages, parts, strict=True))
     return whole and len({s.data_ptr() for s in storages}) == len(storages)

@@ -158,6 +158,10 @@ def cells(
         content["datasets"] if dataset is None else {dataset: _pick(content["datasets"], dataset, "dataset")}
     )
     fusions = content["fusions"] if fusion is None else [_known(content["fusions"], fusion, "fusion")]
+    for d, data in datasets.items():
+        _check_dataset(d, data or {})
+    for f in fusions:
+        _known(FUSIONS, f, "fusion")
     found = [cell for d in datasets for f in fusions for cell in _column(profile, study, d, f)]
     if name is not None:
         _known(list(dict.fromkeys(cell.name for cell in found)), name, "method")
@@ -180,17 +184,9 @@ def with_hyperparameters(
 
 def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> Iterator[Cell]:
     """The cells of one data set and fusion."""
-    from msam.datasets._source import find
-
     content = profile["studies"][study]
-    built_in("dataset", dataset)
-    _known(FUSIONS, fusion, "fusion")
     settings = {**profile["defaults"], **(content.get("defaults") or {})}
     data = content["datasets"][dataset] or {}
-    if "." not in dataset:  # others may be slow to import
-        kinds = find(dataset, data.get("options")).kinds
-        for modality in data.get("modalities", ()):
-            _known(list(kinds), modality, "modality")
     own = data.get("methods") or {}
     for entry in own:
         _known(list(content["methods"]), entry, "method")
@@ -231,6 +227,17 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
                 raise ValueError(f"study {study!r} has two methods {cell.name!r}, which would share a record")
             done[cell.name] = cell if tuned is None else with_hyperparameters(cell, **tuned)
             yield done[cell.name]
+
+
+def _check_dataset(name: str, data: dict[str, Any]) -> None:
+    """Refuse a dataset, options or modalities that the package does not have."""
+    from msam.datasets._source import find
+
+    if "." in name:  # somebody else's, which may be slow to import
+        return
+    kinds = find(name, data.get("options")).kinds
+    for modality in data.get("modalities", ()):
+        _known(list(kinds), modality, "modality")
 
 
 def _check_entry(profile: dict[str, Any], entry: str, options: dict[str, Any], where: str) -> None:
