@@ -237,10 +237,23 @@ def test_what_failed_in_another_study_is_told_too(study, tmp_path):
     broken["seeds"][1] |= {"state": "diverged", "reason": "loss is inf", "final": {}}
     write(root / profile / "radius" / "av_digits" / "late" / "msam+rho_0.2.json", broken)
     whole = read(root)
-    found = rows(status.failures_table(whole))
+    table = status.failures_table(whole)
+    assert f"1 record under results/{profile}/radius" in table.footer
+    found = rows(table)
     new = found[found["study"] == "radius"]
     assert new[["method", "seed", "reason"]].to_numpy().tolist() == [["M-SAM (rho 0.2)", "1", "loss is inf"]]
     assert (found["study"] == "main").sum() == len(rows(status.failures_table(study)))
+
+
+def test_status_links_a_record_and_the_notebook_beside_it(study, tmp_path):
+    root = shutil.copytree(study.root, tmp_path / "results")
+    profile = next(iter(study.profiles))
+    place = f"{profile}/main/av_digits/late"
+    (root / place / "sam.ipynb").write_text("{}")
+    found = rows(status.status_table(read(root))).query("dataset == 'av_digits' and fusion == 'late'")
+    links = {row.method: re.findall(r'href="(.+?)"', str(row.record)) for row in found.itertuples()}
+    assert links["SAM"] == [f"records/{place}/sam.json", f"records/{place}/sam.ipynb"]
+    assert links["joint"] == [f"records/{place}/joint.json"]
 
 
 REPORTED = ": reported by the paper"

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from conftest import gone, wait_for
 
-from msam import book, datasets
+from msam import book, datasets, records
 
 ROOT = Path(__file__).parents[1]
 CONTENTS = """\
@@ -113,6 +113,7 @@ def test_book_is_built_offline_once(project, capsys):
 
     overview = (index.parent / "overview.html").read_text()
     assert "shown True" in overview
+    assert f"Book of commit {records.commit_name(*records.code_state(*book.MADE_OF))}" in overview
     assert "Your own run" not in overview
     assert str(project) not in overview
     assert "repository" not in re.sub(r"<script.*?</script>", "", overview, flags=re.DOTALL)
@@ -204,9 +205,18 @@ def test_failing_notebook_is_named_and_the_old_book_stays(project):
     old.write_text("old")
     old.with_name(book.STAMP).write_text("of other inputs")
     write_notebook(project / "notebooks/overview.ipynb", "raise ValueError('first line\\nno records')")
-    with pytest.raises(book.BookError, match=r"^notebook overview.ipynb failed: ValueError: first line$"):
+    with pytest.raises(book.BookError, match=r"^no page overview: ValueError: first line$"):
         book.build(Path("results"), Path("build/html"))
     assert old.read_text() == "old"
+
+
+def test_a_reason_that_pages_share_is_said_once(project):
+    for name in ("overview", "comparison"):
+        write_notebook(project / f"notebooks/{name}.ipynb", "raise ValueError('x.json is damaged')")
+    with pytest.raises(
+        book.BookError, match=r"^no page comparison, overview: ValueError: x.json is damaged$"
+    ):
+        book.build(Path("results/local"), Path("build/html"), Path("results"))
 
 
 @pytest.mark.parametrize("there", ["mine", "mine/thesis.txt"])

@@ -389,11 +389,16 @@ def test_c5_reads_the_measured_rate(tmp_path, slope, word):
         for rule in ("dynamic", "fixed a", "sgd")
         for seed in range(SEEDS)
     ]
-    write(root / "rate" / "rate.json", {"measured": {"horizons": list(steps), "runs": runs}})
+    record = {
+        "provenance": {"commit": "0123456789", "dirty": True},
+        "measured": {"horizons": list(steps), "runs": runs},
+    }
+    write(root / "rate" / "rate.json", record)
     judged = found(root, "C5")
     assert judged["verdict"] == word
     assert [test["test"] for test in judged["tests"]] == ["dominant modality", "always a"]
     assert judged["effects"][0]["effect"] == pytest.approx(-slope - 0.01 * (SEEDS - 1) / 2)
+    assert claims.evaluate(root, "made")["commits"] == ["abc1234 (clean)", "0123456 (dirty)"]
 
 
 def test_every_planned_block_counts(tmp_path):
@@ -427,7 +432,7 @@ def test_the_published_verdicts_are_those_of_the_published_records(profile):
     written = json.loads((RESULTS / profile / claims.FILE).read_text())
     computed = claims.evaluate(RESULTS, profile)
     assert [row["verdict"] for row in written["claims"]] == [row["verdict"] for row in computed["claims"]]
-    assert written["rule"] == computed["rule"]
+    assert (written["rule"], written["commits"]) == (computed["rule"], computed["commits"])
     for mine, theirs in zip(written["claims"], computed["claims"], strict=True):
         assert {k: mine[k] for k in ("claim", "statement", "rule", "counts", "records")} == {
             k: theirs[k] for k in ("claim", "statement", "rule", "counts", "records")
@@ -440,7 +445,9 @@ def test_the_published_verdicts_are_those_of_the_published_records(profile):
 def test_the_table_links_pages_that_exist_and_no_other(tmp_path, monkeypatch):
     root = study_of(tmp_path, {(*LATE, "msam"): around(0.9), (*LATE, "sam"): around(0.5)})
     monkeypatch.setattr("msam.book.pages", lambda _: {"ranking", "convergence"})
-    rows = claims_table.claims_table(claims.evaluate_all(root), root).blocks[0].rows
+    table = claims_table.claims_table(claims.evaluate_all(root), root)
+    assert table.footer.endswith(", commit abc1234 (clean); remake: `make claims`.")
+    rows = table.blocks[0].rows
     assert rows.loc[1, "claim"].text == '<a href="ranking.html">C2</a>'
     assert rows.loc[0, "claim"] == "C1"  # its page is not among them
     assert rows.filter(like="evidence").loc[7].tolist() == ["reproduced: 1 supported"]

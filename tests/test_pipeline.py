@@ -161,6 +161,19 @@ def test_progress_is_printed_cell_by_cell(story):
     }
 
 
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (None, "FAILED"),
+        ({"state": "undefined", "seeds": []}, "not defined"),
+        ({"state": "done", "seeds": [{"state": "done"}] * 2}, "done"),
+        ({"state": "done", "seeds": [{"state": "done"}, {"state": "diverged"}]}, "diverged in 1 of 2 seeds"),
+    ],
+)
+def test_progress_says_how_a_cell_ended(record, said):
+    assert pipeline._outcome(record) == said
+
+
 def test_a_second_run_is_refused_while_the_first_works(story):
     message = rf"msam: another run is working on {story.results}; wait for it or stop it: kill \d+\n"
     assert story.second.returncode == 1

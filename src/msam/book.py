@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from msam import forking, notebooks
+from msam import forking, notebooks, records
 from msam.analysis import profiles
 
 COMPARISON = "comparison"
@@ -36,6 +36,9 @@ DATASETS, ONE_DATASET = "data/index", "data/"
 
 EXAMPLES = "examples"
 """The folder of the scripts that the guides show, beside that of the pages."""
+
+MADE_OF = ("book", "notebooks", EXAMPLES, "src", "results")
+"""What the book is made of, as far as it is in the repository."""
 
 AT_ONCE = 4  # on two cores: two draw while the others start or wait
 STAMP = ".inputs"
@@ -85,6 +88,7 @@ def build(results: Path, out: Path, published: Path | None = None) -> Path:
         shutil.copytree(root / "book", source)
         shutil.copytree(root / EXAMPLES, work / EXAMPLES)
         (source / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
+        sign(source / "_config.yml")
         for name in pages:
             page = source / f"{name}.ipynb"
             page.parent.mkdir(exist_ok=True)
@@ -168,6 +172,16 @@ def _notebook(page: str) -> str:
     return "dataset.ipynb" if page.startswith(ONE_DATASET) else f"{page}.ipynb"
 
 
+def sign(config: Path) -> None:
+    """Let every page say which commit the book is of."""
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    commit, dirty = records.code_state(*MADE_OF)
+    if commit:
+        options = content["sphinx"]["config"]["html_theme_options"]
+        options["extra_footer"] = f"<p>Book of commit {records.commit_name(commit, dirty)}.</p>"
+    config.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
 def one_dataset(notebook: Path, name: str, into: Path) -> Path:
     """Copy `notebook` into a folder with the title, parameter and label of the dataset `name`; the copy."""
     text = notebook.read_text(encoding="utf-8")
@@ -184,7 +198,7 @@ def execute(pages: Mapping[str, Path], into: Path, results: Path, published: Pat
     The comparison reads two runs: the published one as `results` and the reader's own as `local`.
 
     Raises:
-        BookError: one line for each notebook that failed.
+        BookError: one line for each reason why notebooks failed, with their names.
     """
     own = {"results": str(results)}
     both = {"results": str(published), "local": str(results)}
@@ -196,18 +210,23 @@ def execute(pages: Mapping[str, Path], into: Path, results: Path, published: Pat
         for page, path in pages.items()
     }
     with forking.preloaded(results), ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = [
-            pool.submit(_execute, path, into / f"{page}.ipynb", both if page == COMPARISON else own)
+        runs = {
+            page: pool.submit(_execute, path, into / f"{page}.ipynb", both if page == COMPARISON else own)
             for page, path in sorted(sources.items(), key=lambda source: -_figures(source[1]))
-        ]
+        }
+        failures: dict[str, list[str]] = {}
         try:
-            failures = [failure for run in runs if (failure := run.result())]
+            for page, run in runs.items():
+                if reason := run.result():
+                    failures.setdefault(reason, []).append(page)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            forking.stop_below(os.getpid(), signal.SIGKILL, lambda: all(run.done() for run in runs))
+            forking.stop_below(os.getpid(), signal.SIGKILL, lambda: all(run.done() for run in runs.values()))
             raise
     if failures:
-        raise BookError("\n".join(failures))
+        raise BookError(
+            "\n".join(f"no page {', '.join(sorted(names))}: {why}" for why, names in failures.items())
+        )
 
 
 def _figures(notebook: Path) -> int:
@@ -216,12 +235,12 @@ def _figures(notebook: Path) -> int:
 
 
 def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> str | None:
-    """Execute one notebook in its own folder; None, or one line that says what went wrong."""
+    """Execute one notebook in its own folder; None, or in one line what went wrong."""
     started = time.perf_counter()
     try:
         notebooks.execute(notebook, target, parameters, cwd=notebook.parent)
     except (notebooks.NotebookError, RuntimeError, ValueError) as error:
-        return f"notebook {target.name} failed: {str(error).splitlines()[0]}"
+        return str(error).splitlines()[0]
     print(f"executed {target.name} in {time.perf_counter() - started:.1f} s", flush=True)
     return None
 

@@ -356,12 +356,21 @@ def _watch(jobs: Sequence[Job], run: Run, process: subprocess.Popen, started: fl
             todo.remove(job)
             elapsed = time.monotonic() - started
             count = f"[{len(jobs) - len(todo):{len(str(len(jobs)))}}/{len(jobs)}]"
-            state = "done" if job.cell.path(run.results).is_file() else "FAILED"
-            to_go = clock(seconds_left(jobs, todo, elapsed, run.workers))
-            print(
-                f"{count} {job.cell.title:<36} {state:<7} {clock(elapsed)} passed, {to_go} to go", flush=True
-            )
+            outcome = _outcome(records.content(job.cell.path(run.results)))
+            left = clock(seconds_left(jobs, todo, elapsed, run.workers))
+            line = f"{count} {job.cell.title:<36} {outcome:<7} {clock(elapsed)} passed, {left} to go"
+            print(line, flush=True)
         time.sleep(0.3 if running else 0)
+
+
+def _outcome(record: dict[str, Any] | None) -> str:
+    """How a cell ended, in a word or two."""
+    if record is None:
+        return "FAILED"
+    if record["state"] == "undefined":
+        return "not defined"
+    diverged = sum(seed["state"] == "diverged" for seed in record["seeds"])
+    return f"diverged in {diverged} of {len(record['seeds'])} seeds" if diverged else "done"
 
 
 def _description(cell: Cell, results: Path) -> Path:

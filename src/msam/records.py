@@ -175,14 +175,25 @@ def _text(value: Any, depth: int = 0) -> str:
 def provenance(device: str, data_checksum: str) -> dict[str, Any]:
     """Who made a record: commit, versions, device, data."""
     packages = ("torch", "numpy")
+    commit, dirty = code_state("src", "notebooks")
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", ":/src", ":/notebooks")),
+        "commit": commit,
+        "dirty": dirty,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": device,
         "data_checksum": data_checksum,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def code_state(*folders: str) -> tuple[str, bool]:
+    """The commit of the code, "" where there is no repository, and whether these folders differ from it."""
+    return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--", *(f":/{f}" for f in folders)))
+
+
+def commit_name(commit: str, dirty: bool) -> str:
+    """A state of the code as people read it: "2316926 (clean)"."""
+    return f"{commit[:7]} ({'dirty' if dirty else 'clean'})"
 
 
 def _git(*arguments: str) -> str:

@@ -20,9 +20,11 @@ from msam.analysis.dominance import dominant as dominant_modality
 from msam.analysis.metrics import by_seed, gaps_by_seed, per_seed, relative_gain
 from msam.analysis.names import label
 from msam.analysis.probes import WHOLE, log_flatness
+from msam.analysis.provenance import commits
 from msam.analysis.sources import Study, modalities
 from msam.analysis.statistics import equivalent, paired_test
 from msam.analysis.verdicts import ALPHA, RULE, SEEDS, Block, Check, judge, signed, untested
+from msam.records import commit_name
 
 MARGIN = 0.01  # of accuracy: the paper's smallest gain over SAM, 0.91 points, rounded; `mixing` has its own
 FILE = "claims.json"
@@ -74,6 +76,11 @@ class Claim:
 def evaluate(root: str | Path, profile: str) -> dict[str, Any]:
     """Every claim judged by the records of a profile: what the file `claims.json` holds."""
     evidence = Evidence(*(sources.read(root, study, [profile]) for study in STUDIES))
+    judged = [
+        {"claim": one.name, "statement": one.statement, "place": one.place, "rule": one.rule}
+        | judge(list(one.checks(evidence)))
+        for one in claims()
+    ]
     return {
         "schema": 1,
         "profile": profile,
@@ -82,12 +89,18 @@ def evaluate(root: str | Path, profile: str) -> dict[str, Any]:
         "alpha": ALPHA,
         "seeds": SEEDS,
         "margin": MARGIN,
-        "claims": [
-            {"claim": one.name, "statement": one.statement, "place": one.place, "rule": one.rule}
-            | judge(list(one.checks(evidence)))
-            for one in claims()
-        ],
+        "commits": _commits(evidence, {path for one in judged for path in one["records"]}),
+        "claims": judged,
     }
+
+
+def _commits(evidence: Evidence, used: set[str]) -> list[str]:
+    """The commits that made the records used."""
+    cells = pd.concat([study.frames.cells for study in (evidence.main, evidence.probes, evidence.dominance)])
+    found = commits(cells[cells["path"].isin(used)])
+    if record := rate.read(evidence.main.root):
+        found.append(commit_name(record["provenance"]["commit"], record["provenance"]["dirty"]))
+    return found
 
 
 def evaluate_all(root: str | Path) -> dict[str, dict[str, Any]]:
@@ -254,7 +267,7 @@ def _rate(evidence: Evidence) -> Iterator[Check]:
     for rule, name in rate.NAMES.items():
         if rule in found and rule not in ("sam", "sgd"):
             yield signed(
-                ("problem of known gradient", "late"), name, "minus slope", -found[rule], ("rate/rate.json",)
+                ("problem of known gradient", "late"), name, "minus slope", -found[rule], (rate.RECORD,)
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from msam.analysis import profiles
 from msam.analysis.claims import FILE, Claim, claims
 from msam.analysis.names import joined
+from msam.analysis.provenance import listed_commits
 from msam.analysis.table import Block, Html, Table
 from msam.analysis.verdicts import RULE, VERDICTS
 
@@ -141,7 +143,10 @@ def _data(judged: Judged) -> pd.DataFrame:
 
 def _footer(judged: Judged, root: Path) -> str:
     used = {path for found in judged.values() for claim in found["claims"] for path in claim["records"]}
-    return f"Made from {len(used)} records under {profiles.label(root)}; remake: `make claims`."
+    made = f"Made from {len(used)} records under {profiles.label(root)}"
+    if used:
+        made += f", {listed_commits(chain(*(found['commits'] for found in judged.values())))}"
+    return f"{made}; remake: `make claims`."
 
 
 def _pages() -> set[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 from msam.analysis.names import in_order, label
 from msam.analysis.sources import Study, benchmark
 from msam.analysis.table import DASH, Block, Table, grouped
+from msam.records import commit_name
 
 COLUMNS = {
     "net": "network",
@@ -150,9 +151,7 @@ def benchmark_footer(record: dict[str, Any] | None, name: str) -> str:
     if not record:
         return "Remake: `make benchmark`."
     about = record["environment"]
-    commit = (
-        about.get("commit") and f"commit {about['commit'][:7]} ({'dirty' if about.get('dirty') else 'clean'})"
-    )
+    commit = about.get("commit") and f"commit {commit_name(about['commit'], about.get('dirty', False))}"
     device = about.get("device") and f"{about['device']}, {about.get('clock', 'time')}"
     repeats = about.get("repeats") and f"{about['repeats']} repeats"
     known = "; ".join(text for text in (commit, device, repeats) if text)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from msam.analysis import profiles
 from msam.analysis.sources import Study
+from msam.records import commit_name
 
 DEFAULT = "embedded"
 """The profile that `make` takes when none is named."""
@@ -22,7 +23,7 @@ def footer(study: Study) -> str:
     again = remake("reproduce", study.profiles, study.name, seeds)
     if done.empty:
         return f"Made from {count}; {again}."
-    return f"Made from {count}, {_commits(done)}; {listed(done['device'], ' and ')}; {again}."
+    return f"Made from {count}, {listed_commits(commits(done))}; {listed(done['device'], ' and ')}; {again}."
 
 
 def remake(
@@ -49,9 +50,14 @@ def _counts(study: Study, done: pd.DataFrame) -> list[str]:
     return texts or [f"0 records under {root}"]
 
 
-def _commits(cells: pd.DataFrame) -> str:
-    states = sorted({(str(row.commit)[:7], bool(row.dirty)) for row in cells.itertuples()})
-    texts = [f"{commit} ({'dirty' if dirty else 'clean'})" for commit, dirty in states]
+def commits(cells: pd.DataFrame) -> list[str]:
+    """The commits that made the records of some cells: "2316926 (clean)"."""
+    return sorted({commit_name(row.commit, row.dirty) for row in cells.itertuples()})
+
+
+def listed_commits(names: Iterable[str]) -> str:
+    """Commits as a footer tells them, the first three of them."""
+    texts = list(dict.fromkeys(names))
     return ("commit " if len(texts) == 1 else "commits ") + listed(texts)
 
 

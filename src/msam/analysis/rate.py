@@ -21,9 +21,11 @@ import pandas as pd
 from msam.analysis.provenance import remake
 from msam.analysis.statistics import CONFIDENCE, Interval, holm, mean_interval, paired_test, spread
 from msam.analysis.table import DASH, Block, Table, number
+from msam.records import commit_name
 
 Record = dict[str, Any]
 
+RECORD = "rate/rate.json"
 DECADES = 2.0
 NAMES = {
     "dynamic": "dominant modality",
@@ -46,9 +48,9 @@ class Finding(NamedTuple):
 
 
 def read(results: str | Path) -> Record | None:
-    """The record `rate/rate.json` of a folder of results or of the folder around it; None without one."""
+    """The record of a folder of results or of the folder around it; None without one."""
     root = Path(results).resolve()
-    paths = [folder / "rate" / "rate.json" for folder in (root, root.parent)]
+    paths = [folder / RECORD for folder in (root, root.parent)]
     return next((json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()), None)
 
 
@@ -234,5 +236,5 @@ def rate_footer(record: Record | None) -> str:
     if not record:
         return f"{again[0].upper()}{again[1:]}."
     about = record["provenance"]
-    state = "dirty" if about["dirty"] else "clean"
-    return f"Made from rate/rate.json, commit {about['commit'][:7]} ({state}); {about['device']}; {again}."
+    commit = commit_name(about["commit"], about["dirty"])
+    return f"Made from {RECORD}, commit {commit}; {about['device']}; {again}."

@@ -18,7 +18,7 @@ from msam.analysis.table import DASH, Block, Html, Table
 
 
 def status_table(study: Study) -> Table:
-    """One row a cell: state with its reason, seeds, seconds, memory, commit, when it finished, its record."""
+    """One row a cell: state with its reason, seeds, costs, commit, end, links of its record and notebook."""
     found = study.frames.cells.drop_duplicates(CELL).set_index(CELL)
     rows = []
     for cell in study.cells.itertuples():
@@ -41,7 +41,7 @@ def status_table(study: Study) -> Table:
                 "method": label(cell.name),
                 "state": cell.text,
                 **numbers,
-                "record": _link(study, record),
+                "record": _links(study, record),
             }
         )
     data = study.frames.cells.drop(columns="path", errors="ignore")
@@ -56,12 +56,14 @@ def failures_table(study: Study) -> Table:
     Of the other studies only what failed or diverged.
     """
     rows = _failures(study, study.cells["state"] != "done")
-    for other in _troubled(study):
+    troubled = _troubled(study)
+    for other in troubled:
         rows += _failures(other, other.cells["state"] == "failed")
     frame = pd.DataFrame(rows)
     heading = "" if rows else "Nothing failed, diverged or is missing."
     note = f"Cells that are missing or not defined are told of the study `{study.name}` only."
-    return Table("What did not work", (Block(frame, heading),), frame, note, footer(study), file="failures")
+    source = " ".join(footer(one) for one in (study, *troubled))
+    return Table("What did not work", (Block(frame, heading),), frame, note, source, file="failures")
 
 
 def _troubled(study: Study) -> list[Study]:
@@ -156,11 +158,14 @@ def _levels(study: Study, datasets: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(evidence(study, dataset) for dataset in datasets))
 
 
-def _link(study: Study, record: pd.Series | None) -> Html | str:
+def _links(study: Study, record: pd.Series | None) -> Html | str:
+    """Links of a record and, where there is one, of the executed notebook that made it."""
     if record is None:
         return DASH
-    target = f"{profiles.link(study.root)}/{record['path']}"
-    return Html(f'<a href="{escape(target)}">{escape(Path(target).name)}</a>')
+    path = Path(record["path"])
+    found = [path, *(p for p in (path.with_suffix(".ipynb"),) if (study.root / p).is_file())]
+    folder = escape(profiles.link(study.root))
+    return Html(" ".join(f'<a href="{folder}/{escape(str(p))}">{escape(p.name)}</a>' for p in found))
 
 
 def _commit(record: pd.Series) -> str:
