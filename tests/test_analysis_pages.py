@@ -250,8 +250,8 @@ def test_status_links_a_record_and_the_notebook_beside_it(study, tmp_path):
     profile = next(iter(study.profiles))
     place = f"{profile}/main/av_digits/late"
     (root / place / "sam.ipynb").write_text("{}")
-    found = rows(status.status_table(read(root))).query("dataset == 'av_digits' and fusion == 'late'")
-    links = {row.method: re.findall(r'href="(.+?)"', str(row.record)) for row in found.itertuples()}
+    block = next(b for b in status.status_table(read(root)).blocks if b.heading.startswith("av_digits, late"))
+    links = {row.method: re.findall(r'href="(.+?)"', str(row.record)) for row in block.rows.itertuples()}
     assert links["SAM"] == [f"records/{place}/sam.json", f"records/{place}/sam.ipynb"]
     assert links["joint"] == [f"records/{place}/joint.json"]
 

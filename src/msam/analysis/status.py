@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ from msam.analysis.table import DASH, Block, Html, Table
 def status_table(study: Study) -> Table:
     """One row a cell: state with its reason, seeds, costs, commit, end, links of its record and notebook."""
     found = study.frames.cells.drop_duplicates(CELL).set_index(CELL)
-    rows = []
+    blocks: dict[str, list[dict[str, Any]]] = {}
     for cell in study.cells.itertuples():
         key = (cell.dataset, cell.fusion, cell.name)
         record = found.loc[key] if key in found.index else None
@@ -33,21 +34,12 @@ def status_table(study: Study) -> Table:
                 "commit": _commit(record),
                 "finished": str(record["finished"])[:16],
             }
-        rows.append(
-            {
-                "dataset": cell.dataset,
-                "evidence": cell.evidence,
-                "fusion": cell.fusion,
-                "method": label(cell.name),
-                "state": cell.text,
-                **numbers,
-                "record": _links(study, record),
-            }
-        )
+        row = {"method": label(cell.name), "state": cell.text, **numbers, "record": _links(study, record)}
+        blocks.setdefault(f"{cell.dataset}, {cell.fusion} fusion: {cell.evidence}", []).append(row)
     data = study.frames.cells.drop(columns="path", errors="ignore")
     note = "Seconds: the whole cell, all seeds. A commit with a + had changes that were not committed."
-    title = "Every cell"
-    return Table(title, (Block(pd.DataFrame(rows)),), data, note, footer(study), file="status")
+    parts = tuple(Block(pd.DataFrame(rows), heading) for heading, rows in blocks.items())
+    return Table("Every cell", parts, data, note, footer(study), file="status")
 
 
 def failures_table(study: Study) -> Table:
