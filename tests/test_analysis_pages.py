@@ -282,7 +282,7 @@ def test_a_rebuild_stands_beside_the_papers_dataset_and_says_what_it_is(both, fu
         (group, output) for output in ("audio", "image", "fused", "n")
     ]
     assert list(found.columns.get_level_values(0).unique())[:2] == ["AV-MNIST" + REPORTED, group]
-    mine = rows(accuracy.paper_layout(both, fusion)).set_index(("", "method"))
+    mine = rows(accuracy.paper_layout(both, fusion), 1).set_index(("", "method"))
     for name in ("Joint-Train", "SAM", "M-SAM"):
         for output in ("audio", "image", "fused", "n"):
             assert found.loc[name, (group, output)] == mine.loc[name, (f"av_mnist: {relation}", output)]

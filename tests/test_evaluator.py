@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import UserDict
 from types import SimpleNamespace
 
 import pytest
@@ -315,6 +316,7 @@ class Pair(Net):
         (Net, {"value": "acc"}, (), {}, ValueError, "unknown value 'acc'; choose from accuracy, prob"),
         (Net, {"normalization": "l2"}, (), {}, ValueError, "unknown normalization 'l2'; choose from linear"),
         (Net, {"modalities": ()}, (), {}, ValueError, "one name or more, each once, not ()"),
+        (Net, {"modalities": "image"}, (), {}, ValueError, "one name or more, each once, not 'image'"),
         (Net, {"modalities": ("image", "image")}, (), {}, ValueError, "each once, not ('image', 'image')"),
         (
             Net,
@@ -326,8 +328,22 @@ class Pair(Net):
         ),
         (Net, {}, (), {}, ValueError, "there is no modality"),
         (Net, {}, ({},), {}, ValueError, "there is no modality"),
-        (Net, {}, (IMAGE, [1.0]), {}, TypeError, "input 'audio' is no tensor but list; say which"),
-        (Net, {}, (IMAGE, AUDIO, None), {}, TypeError, "input 'mask' is no tensor but NoneType; say which"),
+        (
+            Net,
+            {},
+            (IMAGE, [1.0]),
+            {},
+            TypeError,
+            "input 'audio' is no tensor but list, so it cannot be muted",
+        ),
+        (
+            Net,
+            {},
+            (IMAGE, AUDIO, None),
+            {},
+            TypeError,
+            "input 'mask' is no tensor but NoneType, so it cannot be",
+        ),
         (Net, {}, (IMAGE, AUDIO), {"image": IMAGE}, ValueError, "two inputs have the name 'image'"),
         (Loose, {}, (IMAGE, AUDIO), {}, ValueError, "forward has names for 0 of the 2 positional inputs"),
         (Flat, {}, (IMAGE, AUDIO), {}, ValueError, "must be logits, B x C, not [9]; `output` can take"),
@@ -367,6 +383,66 @@ def test_mistakes_are_named(kind, settings, args, kwargs, error, message):
 def test_mistakes_in_labels_and_values_are_named(labels, settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         CoalitionEvaluator(Net(), **settings).shares(labels, IMAGE, AUDIO)
+
+
+def test_labels_that_are_an_input_are_no_modality():
+    model, image, audio = net(DictNet)
+    batch = {"image": image, "audio": audio, "labels": LABELS}
+    with pytest.raises(ValueError, match="input 'labels' is the labels: say which inputs are muted"):
+        CoalitionEvaluator(model).shares(LABELS, batch)
+    shares = CoalitionEvaluator(model, ["image", "audio"]).shares(LABELS, batch)
+    assert shares == CoalitionEvaluator(model).shares(LABELS, {"image": image, "audio": audio})
+
+
+class Batch(UserDict):
+    """As tokenizers return them: read by key or by attribute."""
+
+    def __getattr__(self, name):
+        return self.data[name]
+
+
+class AttributeNet(Net):
+    def forward(self, batch):
+        return super().forward(batch.image, batch.audio)
+
+
+def test_a_model_gets_a_batch_of_the_kind_it_was_called_with():
+    model, image, audio = net()
+    other = AttributeNet()
+    other.load_state_dict(model.state_dict())
+    shares = CoalitionEvaluator(other).shares(LABELS, Batch(image=image, audio=audio))
+    assert shares == CoalitionEvaluator(model).shares(LABELS, image, audio)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_logits_that_are_no_number_give_shares_that_are_none(value):
+    class Masked(Net):
+        def forward(self, image, audio):
+            return super().forward(image, audio) + (audio / audio).mean()  # 0 / 0 where it is muted
+
+    shares = CoalitionEvaluator(Masked(), value=value).shares(LABELS, IMAGE, AUDIO + 9)
+    assert all(share.isnan() for share in shares.values())
+
+
+def test_a_scripted_model_is_evaluated_in_evaluation_mode():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm1d(7), nn.Linear(7, 4)
+
+        def forward(self, image, audio):
+            return self.head(self.norm(torch.cat([image, audio], 1)))
+
+    model = Plain()
+    scripted = torch.jit.script(copy.deepcopy(model))
+    assert CoalitionEvaluator(scripted, value="loss").shares(LABELS, IMAGE, AUDIO) == CoalitionEvaluator(
+        model, value="loss"
+    ).shares(LABELS, IMAGE, AUDIO)
+    assert (int(scripted.norm.num_batches_tracked), scripted.training, scripted.norm.training) == (
+        0,
+        True,
+        True,
+    )
 
 
 def test_a_function_as_value_may_take_one_logit_and_soft_labels():

@@ -427,10 +427,22 @@ def test_a_group_can_be_added_later(net):
     assert optimizer.param_groups[2]["rho"] == 0.1
 
 
-@pytest.mark.parametrize("rho", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("rho", [-0.1, float("nan"), float("inf"), "0.1", None])
 def test_a_wrong_radius_is_refused(net, rho):
     with pytest.raises(ValueError, match="rho must be finite and >= 0"):
         SAM(net.parameters(), torch.optim.SGD, rho=rho, lr=0.1)
+
+
+def test_a_base_that_is_no_optimizer_is_refused(net):
+    with pytest.raises(TypeError, match="base must be an optimizer's class or an instance of one, not 'sgd'"):
+        SAM(net.parameters(), "sgd", lr=0.1)
+
+
+@pytest.mark.parametrize(("share", "exact"), [(1 + 1e-7, 1.0), (-1e-7, 0.0)])
+def test_a_share_beside_an_end_by_rounding_is_the_end(share, exact):
+    loss = torch.tensor(1.0)
+    assert _checked_share(torch.tensor(share, dtype=torch.float64), loss) == exact
+    assert _holds(torch.tensor(share, dtype=torch.float64), loss)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), torch.tensor(float("nan"))])

@@ -200,7 +200,7 @@ def test_a_distributed_checkpoint_takes_the_base(net):
     twin = copy.deepcopy(net)
     saved = copy.deepcopy(get_optimizer_state_dict(net, optimizer.base))
     other = wrap(SAM, twin, torch.optim.AdamW, lr=0.5, rho=0.9)
-    with pytest.raises(TypeError, match=r"pass `optimizer\.base` to code that steps without one"):
+    with pytest.raises(TypeError, match=r"can have `optimizer\.base`, which is not SAM"):
         set_optimizer_state_dict(twin, other, copy.deepcopy(saved))
     twin.zero_grad()
     set_optimizer_state_dict(twin, other.base, saved)

@@ -44,6 +44,7 @@ def test_names_of_the_package_come_on_first_use():
         msam.__all__, "msam"
     )
     assert msam.MSAM is msam.ModalityAwareSAM
+    assert msam.shapley.coalitions(("a",)) == (frozenset("a"),)  # a module that nobody has imported by name
     with pytest.raises(AttributeError, match="module 'msam' has no attribute 'nope'"):
         _ = msam.nope
 

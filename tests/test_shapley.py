@@ -103,9 +103,26 @@ def test_shares_are_clipped_and_sum_to_one(contributions, expected):
     assert float(sum(shares.values())) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_contribution_that_is_not_finite_does_not_go_unnoticed(bad):
-    assert modality_shares({"a": bad, "v": 1.0})["a"].isnan()
+    assert all(share.isnan() for share in modality_shares({"a": bad, "v": 1.0}).values())
+
+
+@pytest.mark.parametrize(
+    "large", [torch.tensor(4e4, dtype=torch.float16), 2**62, torch.tensor(1e38), torch.tensor(2)]
+)
+def test_shares_of_large_contributions_are_right(large):
+    shares = modality_shares({"a": large, "v": large})
+    assert [float(share) for share in shares.values()] == [0.5, 0.5]
+    kept = isinstance(large, torch.Tensor) and large.is_floating_point()
+    assert shares["a"].dtype == (large.dtype if kept else torch.float32)
+
+
+def test_shares_of_what_is_no_scalar_are_refused():
+    with pytest.raises(
+        ValueError, match=r"contribution of 'v' must be a number, not a tensor of shape \[1\]"
+    ):
+        modality_shares({"a": 1.0, "v": torch.ones(1)})
 
 
 def test_shares_need_a_modality():

@@ -1,7 +1,7 @@
 """M-SAM: an optimizer library, and the study that tests the paper's claims with it.
 
-The names below need torch alone; the packages of `msam[study]` are for the study. Names are loaded on first
-use, so that `import msam.records` does not pay for `import torch`.
+The names below need torch alone; the packages of `msam[study]` are for the study. Names and modules are
+loaded on first use, so that `import msam.records` does not pay for `import torch`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,15 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'msam' has no attribute {name!r}")
-    return getattr(import_module(_PLACES.get(name, "msam.optim")), name)
+    if name in __all__:
+        return getattr(import_module(_PLACES.get(name, "msam.optim")), name)
+    try:
+        if not name.startswith("_"):
+            return import_module(f"msam.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"msam.{name}":
+            raise
+    raise AttributeError(f"module 'msam' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -23,13 +23,19 @@ from msam.shapley import Coalition, coalitions, normalized, shapley_weights
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Run the block in evaluation mode, then give every submodule its own flag back."""
     training = [m for m in module.modules() if m.training]
-    for m in training:
-        vars(m)["training"] = False  # Module.__setattr__ is slow
+    _set_training(training, False)
     try:
         yield
     finally:
-        for m in training:
-            vars(m)["training"] = True
+        _set_training(training, True)
+
+
+def _set_training(modules: list[nn.Module], value: bool) -> None:
+    for m in modules:
+        if "training" in vars(m):
+            vars(m)["training"] = value  # Module.__setattr__ is slow
+        else:  # scripted
+            m.training = value
 
 
 def coalition_logits(

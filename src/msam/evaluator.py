@@ -8,8 +8,9 @@ be shared.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, cast
 
 import torch
@@ -41,7 +42,9 @@ class CoalitionEvaluator:
     sharded, it is called as any other.
 
     The wrappers of data parallelism and of `torch.compile` are looked through. Each of several workers gets
-    the shares of its own batch.
+    the shares of its own batch. What `forward` itself writes into inputs or buffers stays written. Muted
+    integers are 0 too, which should be the padding of tokens. Where a modality is missing from a whole batch,
+    leave its input out and name the others as `modalities` of a second evaluator.
 
     Args:
         model: any `nn.Module` that returns logits, B x C.
@@ -52,7 +55,9 @@ class CoalitionEvaluator:
             "probability": mean probability of the true class, in [0, 1]; "logit": mean logit of the true
             class above the mean logit; "loss": cross-entropy saved against the uniform prediction, in nats.
             They compare two classes or more. Or a function of logits, ... x B x C, and labels that returns
-            values of shape (...): for one logit, several labels or soft ones, or a regression.
+            values of shape (...): for one logit, several labels or soft ones, or a regression. The empty
+            coalition has the value 0, so 0 must mean what no input at all would get: return the loss of a
+            constant prediction minus the loss, not minus the loss alone, which leaves no share above 0.
         normalization: "linear": Eq. 20 with negative contributions clipped to 0; "softmax": exponentials of
             the contributions divided by their sum.
         output: takes the logits out of what the model returns, for example `lambda out: out.logits`.
@@ -85,7 +90,9 @@ class CoalitionEvaluator:
         ):
             if isinstance(choice, str) and choice not in choices:
                 raise ValueError(f"unknown {what} {choice!r}; choose from {', '.join(choices)}")
-        if modalities is not None and not 0 < len(modalities) == len(set(modalities)):
+        if isinstance(modalities, str) or (
+            modalities is not None and not 0 < len(modalities) == len(set(modalities))
+        ):
             raise ValueError(f"modalities must be one name or more, each once, not {modalities!r}")
         self.model, self.modalities, self.output = _unwrapped(model), modalities, output
         self._named = value if isinstance(value, str) else None
@@ -120,16 +127,18 @@ class CoalitionEvaluator:
         r"""Share of every modality in the batch, :math:`v_m = \Phi_m / \sum_j \Phi_j` (Eq. 18 and 20).
 
         Args:
-            labels: class numbers, shape (B,); for a function `value` anything that begins with B.
+            labels: class numbers below C, shape (B,); for a function `value` anything that begins with B.
             *inputs: what the model is called with.
             **named: what the model is called with.
 
         Returns:
-            Modality -> share, 0-dim tensors on the device of the logits; they are >= 0 and sum to 1.
+            Modality -> share, 0-dim tensors on the device of the logits; they are >= 0 and sum to 1, or are
+            NaN where a value is.
 
         Raises:
             TypeError: see `logits`.
-            ValueError: see `logits`; or there are not as many labels as rows of logits, a `value` with a name
+            ValueError: see `logits`; or the labels are an input, though `modalities` names none, there are
+                not as many labels as rows of logits, a `value` with a name
                 gets one column of logits or labels that are no class numbers, or a function `value` does not
                 return one value a coalition.
 
@@ -175,13 +184,17 @@ class CoalitionEvaluator:
     def _shares(
         self, labels: Tensor, inputs: tuple[Any, ...], named: Inputs
     ) -> tuple[tuple[str, ...], Tensor]:
+        _check_apart(labels, inputs, named, self.modalities)
         names, logits = self._evaluate(inputs, named)
         _check_labels(labels, logits, self._named)
-        values = self.value(logits if logits.dtype.itemsize > 2 else logits.float(), labels)
+        logits = logits if logits.dtype.itemsize > 2 else logits.float()
+        values = self.value(logits, labels)
         if values.shape != logits.shape[:1]:
             shape, found = list(logits.shape), list(values.shape)
             raise ValueError(f"value must turn logits of shape {shape} into shape {shape[:1]}, not {found}")
         values = values if values.is_floating_point() else values.float()
+        if self._named == "accuracy":  # which takes a NaN for the largest logit
+            values = torch.where(logits.isnan().flatten(1).any(1), torch.nan, values)
         weights = _weight_matrix(names, values.dtype, values.device)
         return names, self.normalize((weights * values).sum(-1))  # a product of matrices would be autocast
 
@@ -248,9 +261,18 @@ def _by_name(
     def call(inputs: Inputs) -> Any:
         ours = {name: inputs[name] for name in first}
         keywords = {name: inputs[name] for name in kwargs}
-        return model(ours, **keywords) if mapping else model(*ours.values(), **keywords)
+        return model(_like(args[0], ours), **keywords) if mapping else model(*ours.values(), **keywords)
 
     return {**first, **kwargs}, call
+
+
+def _like(batch: Inputs, inputs: dict[str, Any]) -> Inputs:
+    """A mapping of the batch's own kind, which a model may read by attributes, with these inputs."""
+    if type(batch) is dict or not isinstance(batch, MutableMapping):
+        return inputs
+    made = copy(batch)
+    made.update(inputs)
+    return made
 
 
 def _places(model: nn.Module, count: int) -> list[str]:
@@ -258,7 +280,8 @@ def _places(model: nn.Module, count: int) -> list[str]:
     parameters = inspect.signature(model.forward).parameters.values()
     places = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(places) < count:
-        raise ValueError(f"forward has names for {len(places)} of the {count} positional inputs")
+        names = f"forward has names for {len(places)} of the {count} positional inputs"
+        raise ValueError(f"{names}: give the inputs by keyword or as one dict, as the model takes them")
     return places[:count]
 
 
@@ -270,7 +293,19 @@ def _check(modalities: tuple[str, ...], inputs: Inputs) -> None:
             raise ValueError(f"no input has the name of modality {m!r}; the inputs are {', '.join(inputs)}")
         if not isinstance(inputs[m], Tensor):
             kind = type(inputs[m]).__name__
-            raise TypeError(f"input {m!r} is no tensor but {kind}; say which are muted with `modalities`")
+            raise TypeError(
+                f"input {m!r} is no tensor but {kind}, so it cannot be muted; `modalities` names what is"
+            )
+
+
+def _check_apart(
+    labels: Tensor, inputs: tuple[Any, ...], named: Inputs, modalities: Sequence[str] | None
+) -> None:
+    """Refuse labels that are an input too, and so would be a modality."""
+    mapping = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else {}
+    for name, x in (*mapping.items(), *named.items()):
+        if x is labels and modalities is None:
+            raise ValueError(f"input {name!r} is the labels: say which inputs are muted with `modalities`")
 
 
 def _check_labels(labels: Tensor, logits: Tensor, value: str | None) -> None:

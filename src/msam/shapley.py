@@ -104,10 +104,10 @@ def modality_shares(contributions: Mapping[str, Tensor | float]) -> dict[str, Te
 
     Returns:
         Modality name -> share, 0-dim tensors that are >= 0 and sum to 1, on the device of the contributions;
-        NaN where a contribution is no finite number.
+        all NaN where a contribution or the sum of the positive ones is not finite.
 
     Raises:
-        ValueError: there is no modality.
+        ValueError: there is no modality, or a contribution is no scalar.
 
     Example:
         >>> {m: round(float(v), 2) for m, v in modality_shares({"a": 1.0, "v": 3.0, "t": -1.0}).items()}
@@ -115,8 +115,18 @@ def modality_shares(contributions: Mapping[str, Tensor | float]) -> dict[str, Te
     """
     if not contributions:
         raise ValueError("shares need at least one modality")
-    vector = torch.stack([torch.as_tensor(c) for c in contributions.values()])
-    return dict(zip(contributions, normalized(vector).unbind(), strict=True))
+    scalars = {m: torch.as_tensor(c) for m, c in contributions.items()}
+    for m, c in scalars.items():
+        if c.ndim:
+            raise ValueError(
+                f"the contribution of {m!r} must be a number, not a tensor of shape {list(c.shape)}"
+            )
+    vector = torch.stack(list(scalars.values()))
+    wide = vector.to(torch.promote_types(vector.dtype, torch.float32))
+    finite = wide.isfinite().all() & wide.clamp(min=0).sum().isfinite()
+    shares = torch.where(finite, normalized(wide), torch.nan)
+    kept = vector.dtype if vector.is_floating_point() else wide.dtype
+    return dict(zip(contributions, shares.to(kept).unbind(), strict=True))
 
 
 def normalized(contributions: Tensor) -> Tensor:

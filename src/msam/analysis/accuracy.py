@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -125,9 +126,29 @@ def _layout(study: Study, fusion: str, lines: list[Line], title: str, file: str)
     states = {(cell.dataset, cell.name): cell.state for cell in cells.itertuples()}
     data = accuracy_data(study, fusion)
     found = {(row["dataset"], row["method"], row["output"]): row for row in data.to_dict("records")}
+    blocks = []
+    for level in dict.fromkeys(study.levels[dataset] for dataset in cells["dataset"]):
+        datasets = [name for name in dict.fromkeys(cells["dataset"]) if study.levels[name] == level]
+        blocks.append(_block(study, datasets, lines, found, states))
+    shown = {line.name for line in lines}
+    names = [name for name in cells["name"] if (SINGLE if _single(name) else name) in shown]
+    notes = [NOTE, SINGLE_NOTE if SINGLE in shown else "", _states(cells[cells["name"].isin(names)])]
+    note = " ".join(filter(None, notes))
+    kept = data[data["method"].isin(names)] if len(data) else data
+    return Table(title, tuple(blocks), kept, note, footer(study), file=file)
+
+
+def _block(
+    study: Study,
+    datasets: list[str],
+    lines: list[Line],
+    found: Mapping[Any, dict[str, Any]],
+    states: Mapping[Any, str],
+) -> Block:
+    """The datasets of one level side by side: a part that fits a page."""
     rows: list[dict[tuple[str, str], Any]] = [{("", "method"): line.heading} for line in lines]
     strong = set()
-    for dataset in dict.fromkeys(cells["dataset"]):
+    for dataset in datasets:
         group = f"{dataset}: {evidence(study, dataset)}"
         outputs = [*modalities(study, dataset), "fused"]
         for i, line in enumerate(lines):
@@ -142,14 +163,7 @@ def _layout(study: Study, fusion: str, lines: list[Line], title: str, file: str)
                 if row.get("supported_best"):
                     strong.add((i, (group, output)))
             rows[i][group, "n"] = seeds_text(counts)
-    shown = {line.name for line in lines}
-    names = [name for name in cells["name"] if (SINGLE if _single(name) else name) in shown]
-    notes = [NOTE, SINGLE_NOTE if SINGLE in shown else "", _states(cells[cells["name"].isin(names)])]
-    note = " ".join(filter(None, notes))
-    kept = data[data["method"].isin(names)] if len(data) else data
-    return Table(
-        title, (Block(grouped(rows), strong=frozenset(strong)),), kept, note, footer(study), file=file
-    )
+    return Block(grouped(rows), strong=frozenset(strong))
 
 
 def without(state: str) -> str:

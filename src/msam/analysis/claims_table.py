@@ -109,9 +109,17 @@ def _effects(row: Mapping[str, Any]) -> str:
     texts = []
     for one in row["effects"]:
         interval = "" if one["low"] is None else f" ({one['low']:+.3g} to {one['high']:+.3g})"
-        texts.append(f"{one['effect']:+.3g}{interval} {one['unit']}")
+        texts.append(f"{one['effect']:+.3g}{interval} {one['unit']}{_apart(row, one['unit'])}")
     smallest = ", ".join(f"{word} {p:.2g}" for word, p in row["smallest_p"].items() if p is not None)
     return "; ".join(texts) + (f"; smallest p: {smallest}" if smallest else "none")
+
+
+def _apart(row: Mapping[str, Any], unit: str) -> str:
+    """Counts of the tests in one unit, where a claim has tests in several."""
+    if len(row["effects"]) < 2:
+        return ""
+    outcomes = Counter(test["outcome"] for test in row["tests"] if test["unit"] == unit)
+    return f" [{', '.join(f'{outcomes[word]} {word}' for word in row['counts'] if outcomes[word])}]"
 
 
 def _row(found: Mapping[str, Any], claim: Claim) -> dict[str, Any]:

@@ -156,16 +156,22 @@ def benchmark_footer(record: dict[str, Any] | None, name: str) -> str:
     repeats = about.get("repeats") and f"{about['repeats']} repeats"
     known = "; ".join(text for text in (commit, device, repeats) if text)
     remake = f"make benchmark{' DEVICE=cuda' if name.startswith(GPU) else ''}"
-    return f"Made from benchmarks/{name}.json; {known}; remake: `{remake}`."
+    return f"Made from results/benchmarks/{name}.json; {known}; remake: `{remake}`."
 
 
 def _both(rows: pd.DataFrame, method: str, count: int) -> str:
     mine = rows[(rows["method"] == method) & (rows["modalities"] == count)]
     return " and ".join(
         f"{row.ratio_to_sam:.2f} times SAM's ({row.fusion} fusion; quartiles "
-        f"{_text('quartiles', row.ratio_to_sam_iqr)})"
+        f"{_text('quartiles', row.ratio_to_sam_iqr)}{_few(row)})"
         for row in mine.itertuples()
     )
+
+
+def _few(row: Any) -> str:
+    """How often a step was timed, where that is known."""
+    count = getattr(row, "repeats", None)
+    return "" if count is None or pd.isna(count) else f"; {count:.0f} repeats"
 
 
 def _text(key: str, value: Any) -> str:

@@ -76,7 +76,7 @@ def settings_sentence(study: Study, mixing: Study) -> str:
     own, equal = found["own"].map(verdict), found["equal"].map(verdict)
     datasets = found["dataset"]
     text = (
-        "With SAM at the learning rate and radius of M-SAM (study `mixing`), M-SAM is higher than SAM in "
+        "With SAM at the learning rate and radius of M-SAM (study mixing), M-SAM is higher than SAM in "
         f"{levels.share(study, datasets, equal == 'higher')} and lower in "
         f"{levels.count(study, datasets, equal == 'lower')}."
     )

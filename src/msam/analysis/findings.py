@@ -23,6 +23,7 @@ VERDICTS = {
     "unknown": "too few common seeds",
 }
 CONTROLS = ("sam", "joint", "mixture")
+COLLAPSE = 0.1  # of accuracy
 NO_RECORDS = "no records yet"
 
 
@@ -100,6 +101,18 @@ def gap_sentence(study: Study, first: str, second: str) -> str:
     empty = study.frames.runs.empty
     counts = NO_RECORDS if empty else _counts(study, compare_gaps(study, first, second))
     return f"Overfitting gap of {label(first)} against {label(second)}: {counts}."
+
+
+def collapsed_sentence(study: Study) -> str:
+    """The seeds whose fused test accuracy is far below the median of their cell, which a mean would hide."""
+    found = []
+    for (dataset, fusion, name), values in by_seed(study.frames.runs).items():
+        low = values.index[values < values.median() - COLLAPSE]
+        if len(low):
+            seeds = f"seed{'' if len(low) == 1 else 's'} {', '.join(map(str, low))}"
+            found.append(f"{label(name)} on {dataset}, {fusion} fusion ({seeds})")
+    what = f"more than {100 * COLLAPSE:.0f} points below the median of its cell"
+    return f"A seed ended {what}: {'; '.join(found)}." if found else f"No seed ended {what}."
 
 
 def answer(study: Study) -> str:

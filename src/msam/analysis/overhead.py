@@ -136,8 +136,9 @@ def benchmark_table(study: Study) -> Table:
         if len(data)
     ]
     note = (
-        "One batch of 64 examples, one thread; ratios are medians over repeats of twenty steps, the methods "
-        "side by side. An epoch of N examples takes N / 64 times as much. Evidence level: own timing."
+        "One batch of 64 examples, one thread. Ratios are medians over repeats of twenty steps, the methods "
+        "side by side; times are medians by themselves, so one is not the quotient of the others. An epoch "
+        "of N examples takes N / 64 times as much. Evidence level: own timing."
     )
     title = "A step against the number of modalities"
     return Table(title, tuple(blocks), data, note, benchmark_footer(study), file=BENCHMARK)
@@ -169,6 +170,16 @@ def overhead_sentence(study: Study) -> str:
         f"interval and not lower by the paired one: {_reached(known, 'reached')}. "
         f"{_by_time(known)}; {_plain(known)}."
     )
+
+
+def exact_sentence(study: Study) -> str:
+    """What a step of M-SAM with exact shares takes as modalities grow, in steps of SAM."""
+    rows = measured(study)
+    if rows.empty:
+        return "The step has not been timed against the number of modalities."
+    mine = rows[rows["method"] == FULL].sort_values("modalities")
+    parts = [f"{row.ratio_to_sam:.2f} with {row.modalities}" for row in mine.itertuples()]
+    return f"A step with exact shares takes, in steps of SAM, {', '.join(parts)} modalities."
 
 
 def _plain(known: pd.DataFrame) -> str:

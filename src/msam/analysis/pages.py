@@ -25,9 +25,9 @@ def say(**texts: Any) -> None:
         glue(name, Text(text), display=False)
 
 
-def caption(study: Study) -> Any:
+def caption(*studies: Study) -> Any:
     """The line of provenance under a figure made from the records."""
-    return line(footer(study))
+    return line(" ".join(map(footer, studies)))
 
 
 def line(text: str) -> Any:

@@ -332,8 +332,8 @@ def conflicts_table() -> Table:
     note = (
         "Axis ends are the last labels in the text of the PDF; its pictures were not measured, and an axis "
         "may go on a little beyond its last label. The curves are of the validation split by their "
-        "captions, the tables name no split. A value agrees if it is within half a point, the last digit it "
-        "is given with."
+        "captions, the tables name no split. The prose gives its accuracies as approximate, with two digits; "
+        "one agrees if it is within half a point."
     )
     title = "Figures and prose against the tables"
     return Table(title, (Block(pd.DataFrame(rows)),), found, note, FIGURES, file="conflicts")
@@ -392,9 +392,11 @@ def harmony_sentence() -> str:
 
 
 def conflicts_sentence() -> str:
-    """How many statements outside the tables agree with them."""
-    found = conflicts()
-    return f"{found['holds'].sum()} of {len(found)} of them agree with the tables."
+    """How many statements outside the tables agree with them, by kind."""
+    found = conflicts().groupby("kind")["holds"].agg(["sum", "size"])
+    kinds = {"value": "accuracies", "axis end": "ends of axes", "best": "claims of the first place"}
+    parts = [f"{found.at[kind, 'sum']} of {found.at[kind, 'size']} {text}" for kind, text in kinds.items()]
+    return f"With the tables agree {', '.join(parts)}."
 
 
 def _readings(found: pd.DataFrame) -> str:

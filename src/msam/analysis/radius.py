@@ -95,6 +95,21 @@ def radius_sentence(study: Study) -> str:
     )
 
 
+def growth_sentence(study: Study) -> str:
+    """In how many sweeps tau and the top eigenvalue fall with the radius, by rank correlation."""
+    keys, parts = ["dataset", "fusion", "method"], []
+    for name, text in ((GAP, "tau"), (SHARPNESS, "the top eigenvalue")):
+        rows = swept(measures(study)[name], OPTION)
+        if rows.empty:
+            continue
+        means = rows.groupby([*keys, "x"])["value"].mean().rename("mean").reset_index()
+        found = means.groupby(keys)[["x", "mean"]].apply(
+            lambda part: part["x"].corr(part["mean"], "spearman")
+        )
+        parts.append(f"{text} falls in {int((found < 0).sum())} of {len(found)} sweeps")
+    return f"As the radius grows, {' and '.join(parts)} (rank correlation below zero)." if parts else ""
+
+
 def tradeoff_sentence(study: Study) -> str:
     """Rank correlation of top eigenvalue and accuracy over the radii, for each method and block."""
     rows = tradeoff(study)

@@ -22,9 +22,6 @@ NO_RECORDS = "There are no records yet, so nothing can be compared."
 BOOTSTRAP = (
     "95 % intervals of ranks, interquartile means and probabilities: bootstrap over the seeds of each cell."
 )
-COUNTS = ("blocks", "higher", "lower", "not told apart")
-"""Columns of the table against every method that it has once, for all levels together."""
-
 UNCORRECTED = "Readings are not corrected for the number of comparisons."
 
 
@@ -58,46 +55,54 @@ def ranking_table(study: Study) -> Table:
     return Table("Mean rank and interquartile mean", blocks, data, note, footer(study), file="ranking")
 
 
-def against_table(study: Study, first: str = "msam") -> Table:
-    """`against` as a table: the mean difference in points, P(first > method), and counts of blocks."""
+def against_table(study: Study, first: str = "msam", noun: str = "method") -> Table:
+    """`against` as a table: the mean difference in points, P(first > method), and counts of blocks.
+
+    Args:
+        study: the records.
+        first: the method that the others are compared with.
+        noun: what the others are, in the study's words.
+    """
     found = {heading: against(study, first, level) for heading, level in parts(study).items()}
-    every = next(iter(found.values()), against(study, first))
 
     def texts(row: Any) -> dict[str, Any]:
         return {
+            noun: label(row.name),
             "difference (points)": number(row.difference.scaled(100), 2, signed=True),
             "n": levels.span((row.n, row.most)),
             "reading": VERDICTS[verdict(row.difference)],
-            f"P({label(first)} > method)": span(row.probability, 2),
+            "P(better)": span(row.probability, 2),
             "blocks": row.blocks,
             "higher": row.higher,
             "lower": row.lower,
             "not told apart": row.apart,
         }
 
-    rows = [{("", "method"): label(name)} | _side_by_side(found, name, texts) for name in every["name"]]
-    together = next(iter(found), "")
-    rows = [{k: v for k, v in row.items() if k[0] in ("", together) or k[1] not in COUNTS} for row in rows]
+    blocks = [
+        Block(pd.DataFrame([texts(row) for row in part.itertuples()]), heading)
+        for heading, part in found.items()
+    ]
     note = (
-        f"{label(first)} minus the method in fused test accuracy after the last epoch, mean over the blocks "
+        f"{label(first)} minus the {noun} in fused test accuracy after the last epoch, mean over the blocks "
         "in which both have runs, paired by seed, ± half of the 95 % Student-t interval over n seeds: within "
         "a level the blocks are averaged seed by seed. Levels together: each weighs by its blocks, Welch's "
         "interval, as groups that are independent of each other. "
-        f"P: probability that a run of {label(first)} is better than one of the method in the same block, "
+        f"P: probability that a run of {label(first)} is better than one of the {noun} in the same block, "
         f"ties count one half. Higher, lower: in how many blocks. {UNCORRECTED} {BOOTSTRAP}"
     )
-    title = f"{label(first)} against every method"
+    title = f"{label(first)} against every {noun}"
     data = _numbers(found, {"difference": 100, "probability": 1})
-    return Table(title, (Block(grouped(rows)),), data, note, footer(study), file="against")
+    return Table(title, tuple(blocks), data, note, footer(study), file="against")
 
 
-def cells_table(study: Study, first: str = "msam") -> Table:
+def cells_table(study: Study, first: str = "msam", noun: str = "method") -> Table:
     """Differences of `first` to every method in each block; bold where the interval excludes zero."""
     cells = grids(study)
     names = in_order(name for grid in cells.values() for name in grid.columns if name != first)
+    counts: list[tuple[str, int]] = []
     rows, strong, data = [], set(), []
     for i, name in enumerate(names):
-        row = {("", "method"): label(name)}
+        row = {("", noun): label(name)}
         for (dataset, fusion), grid in cells.items():
             column = (f"{dataset}: {evidence(study, dataset)}", fusion)
             row[column] = DASH
@@ -115,14 +120,14 @@ def cells_table(study: Study, first: str = "msam") -> Table:
                     "method": name,
                 }
                 data.append(where | spread("points", points))
+                counts.append((dataset, points.n))
         rows.append(row)
-    counts = {key: int(grid[first].count()) for key, grid in cells.items() if first in grid.columns}
-    seeds = levels.seeds(study, [dataset for dataset, _ in counts], counts.values())
+    seeds = levels.seeds(study, [dataset for dataset, _ in counts], [n for _, n in counts])
     note = (
-        f"{label(first)} minus the method in points of fused test accuracy, paired by seed, ± half of the "
+        f"{label(first)} minus the {noun} in points of fused test accuracy, paired by seed, ± half of the "
         f"95 % interval over seeds: {seeds}. Bold: the interval excludes zero. {UNCORRECTED}"
     )
-    title = f"{label(first)} minus every method, block by block"
+    title = f"{label(first)} minus every {noun}, block by block"
     blocks = (Block(grouped(rows), strong=frozenset(strong)),)
     return Table(title, blocks, pd.DataFrame(data), note, footer(study), file="against_cells")
 

@@ -237,4 +237,4 @@ def rate_footer(record: Record | None) -> str:
         return f"{again[0].upper()}{again[1:]}."
     about = record["provenance"]
     commit = commit_name(about["commit"], about["dirty"])
-    return f"Made from {RECORD}, commit {commit}; {about['device']}; {again}."
+    return f"Made from results/{RECORD}, commit {commit}; {about['device']}; {again}."

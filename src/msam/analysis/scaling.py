@@ -84,7 +84,7 @@ def scaling_table(root: Path) -> Table:
         | {f"identified_{end}": getattr(row["identified"], end) for end in ("mean", "low", "high")}
         for row in found.to_dict("records")
     ]
-    title = "Two to eight modalities"
+    title = "Two to eight generated modalities (embedded)"
     return Table(title, (Block(pd.DataFrame(rows)),), pd.DataFrame(data), NOTE, source(root), file="scaling")
 
 

@@ -164,6 +164,11 @@ def modalities(study: Study, dataset: str) -> list[str]:
     return sorted(output for output in found if output != "fused")
 
 
+def fusion_order(cells: pd.DataFrame) -> list[str]:
+    """The fusions of some cells, late first."""
+    return sorted(set(cells["fusion"]), key=lambda fusion: (fusion != "late", fusion))
+
+
 def sorted_cells(cells: pd.DataFrame, datasets: Iterable[str]) -> pd.DataFrame:
     """Rows by dataset in this order, late fusion first, methods in reading order."""
     places = {name: i for i, name in enumerate(dict.fromkeys(datasets))}

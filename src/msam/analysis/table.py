@@ -121,7 +121,7 @@ def _html(block: Block) -> str:
     for i, row in enumerate(block.rows.itertuples(index=False)):
         cells = []
         for column, value in zip(block.rows.columns, row, strict=True):
-            text = value.text if isinstance(value, Html) else escape(str(value))
+            text = value.text if isinstance(value, Html) else _code(str(value))
             text = f"<strong>{text}</strong>" if (i, column) in block.strong else text
             style = "" if isinstance(value, Html) else _wrap(str(value))
             cells.append(f"<td{style}>{text}</td>")

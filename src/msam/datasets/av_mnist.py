@@ -26,9 +26,9 @@ Recipe here:
   are in all splits. ESC-10 by fold: 1-3 train, 4 validation, 5 test; pieces of one source share a fold.
 
 `components` and `level` are set so that each modality alone, on the 10,000 train images of the compact study
-and with its encoders, is about as accurate as published (Single-video and Single-audio of the paper's Table
-1) with the fixed settings of the recipes below. With settings from a search audio alone is more accurate, and
-more train images make it, heard in more mixtures, easier still.
+and with its encoders, is about as accurate as published (Single-video and Single-audio in the paper's
+Table 1) with the fixed settings of the recipes below. With settings from a search audio alone is more
+accurate, and more train images make it, heard in more mixtures, easier still.
 
 Deviations from the public script, on purpose: it finds the principal components on train and test images
 separately; it stores spectrograms in the order in which parallel workers finish, so audio and labels may not

@@ -23,6 +23,9 @@ from torch import Tensor
 from msam.optim import _passes, _update, _workers
 from msam.optim.sam import SAM, Closure, FirstPass, _checked_closure
 
+ROUNDING = 1e-5
+"""By how much a share may lie outside [0, 1], as a mean of shares can in single precision."""
+
 
 class ModalityAwareSAM(SAM):
     """M-SAM (arXiv 2510.24919, Algorithm 1, lines 5 and 6) around the bases of `SAM`, with its constructor.
@@ -56,7 +59,7 @@ class ModalityAwareSAM(SAM):
         Args:
             closure: clears the gradients, computes the loss, calls `backward`, returns the loss.
             share: v_d in [0, 1], a number, a 0-dim tensor, or a callable that is read after the first
-                pass. 1 is SAM, 0 the base optimizer.
+                pass. 1, which it is where nothing is given, is SAM, 0 the base optimizer.
             dominant: modality whose param groups alone are perturbed (reading `encoder`), a name or a
                 callable that is read after the first pass. None perturbs every group. Several workers take
                 the name that most of them have, in a tie the first in the alphabet.
@@ -174,11 +177,12 @@ def _checked_share(share: float | Tensor, loss: Tensor) -> float | Tensor:
         share = float(share)  # a number is the faster weight, and on the CPU reading it is free
     except (TypeError, ValueError):
         raise TypeError(f"share must be a number or a 0-dim tensor, or return one, not {share!r}") from None
-    if not 0 <= share <= 1 and not (math.isnan(share) and not math.isfinite(loss)):
+    if not -ROUNDING <= share <= 1 + ROUNDING and not (math.isnan(share) and not math.isfinite(loss)):
         raise ValueError(f"share must lie in [0, 1], not {share}")
-    return share
+    return share if math.isnan(share) else min(max(share, 0.0), 1.0)
 
 
 def _holds(share: Tensor, loss: Tensor) -> Tensor:
     """The rule of `_checked_share` on tensors, in few operators: loss - loss is NaN unless it is finite."""
-    return (share.clamp(0, 1) == share) | share.isnan() & (loss - loss).isnan()
+    near = (share - share.clamp(0, 1)).abs() <= ROUNDING
+    return near | share.isnan() & (loss - loss).isnan()

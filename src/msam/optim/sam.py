@@ -71,6 +71,7 @@ class SAM(torch.optim.Optimizer):
         ValueError: rho is negative or not finite, a parameter is complex, arguments contradict each other, or
             no SAM can be around the base: LBFGS calls closures itself, Adadelta has another `rho`, SparseAdam
             wants sparse gradients.
+        TypeError: base is no optimizer.
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
@@ -326,7 +327,10 @@ class FirstPass:
 
 def _checked_closure(closure: Closure | None) -> Closure:
     if not callable(closure):
-        raise TypeError("step needs a closure; pass `optimizer.base` to code that steps without one")
+        raise TypeError(
+            "step needs a closure that clears the gradients, computes the loss, calls backward and returns"
+            " the loss; code that steps without one can have `optimizer.base`, which is not SAM"
+        )
     return closure
 
 
@@ -337,9 +341,13 @@ def _evaluated(closure: Closure) -> Tensor:
     return loss.detach()
 
 
-def _check_radius(rho: float) -> None:
-    if not (math.isfinite(rho) and rho >= 0):
-        raise ValueError(f"rho must be finite and >= 0, not {rho}")
+def _check_radius(rho: Any) -> None:
+    try:
+        valid = math.isfinite(rho) and rho >= 0
+    except TypeError:
+        valid = False
+    if not valid:
+        raise ValueError(f"rho must be finite and >= 0, not {rho!r}")
 
 
 def _check_base(base: torch.optim.Optimizer) -> None:
@@ -366,6 +374,8 @@ def _as_instance(
         if params is not None or base_kwargs:
             raise ValueError("an optimizer instance brings its own parameters and settings: pass params=None")
         return base
+    if not callable(base):
+        raise TypeError(f"base must be an optimizer's class or an instance of one, not {base!r}")
     if params is None:
         raise ValueError("params=None needs an optimizer instance as base")
     return base(params, **base_kwargs)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from msam.analysis.figures.draw import PANEL, band, below, empty, finish, legend, panels, picture, strip
 from msam.analysis.metrics import CELL, epoch_gaps, is_unimodal
 from msam.analysis.names import SHOWN, color, dashes, in_order, label, shown
-from msam.analysis.sources import Study, modalities
+from msam.analysis.sources import Study, fusion_order, modalities
 from msam.analysis.statistics import summarize
+
+SMALLEST = 1e-12  # on a logarithmic axis
 
 
 @picture
@@ -44,7 +47,9 @@ def evaluation_curves(study: Study, split: str = "validation", methods: Iterable
 def loss_curves(study: Study, methods: Iterable[str] = SHOWN) -> Figure:
     """Training loss of the fused output after each epoch, with 95 % bands."""
     epochs = _of(study.frames.epochs, methods)
-    return _output_curves(study, epochs[epochs["split"] == "train"], "loss", "fused", "training loss")
+    return _output_curves(
+        study, epochs[epochs["split"] == "train"], "loss", "fused", "training loss", log=True
+    )
 
 
 @picture
@@ -59,9 +64,18 @@ def dataset_curves(study: Study, rows: pd.DataFrame, value: str, text: str, **mo
     return _curves(study, select, value, text, **more)
 
 
-def summary(rows: pd.DataFrame, by: list[str], value: str, x: str = "epoch") -> pd.DataFrame:
-    """Mean and interval over seeds for each group and epoch, with the mean place on the x axis as `x`."""
+def summary(
+    rows: pd.DataFrame, by: list[str], value: str, x: str = "epoch", log: bool = False
+) -> pd.DataFrame:
+    """Mean and interval over seeds for each group and epoch, with the mean place on the x axis as `x`.
+
+    With `log` those of the logarithms, as positive numbers again.
+    """
+    if log:
+        rows = rows.assign(**{value: np.log(rows[value].clip(lower=SMALLEST))})
     found = summarize(rows, [*by, "epoch"], value)
+    if log:
+        found[["mean", "low", "high"]] = np.exp(found[["mean", "low", "high"]])
     if x == "epoch":
         return found.assign(x=found["epoch"])
     places = rows.groupby([*by, "epoch"], sort=False)[x].mean().rename("x").reset_index()
@@ -73,7 +87,9 @@ def _of(epochs: pd.DataFrame, methods: Iterable[str]) -> pd.DataFrame:
     return epochs[epochs["name"].isin(shown(epochs["name"], methods)) | is_unimodal(epochs["name"])]
 
 
-def _output_curves(study: Study, frame: pd.DataFrame, value: str, output: str, text: str) -> Figure:
+def _output_curves(
+    study: Study, frame: pd.DataFrame, value: str, output: str, text: str, log: bool = False
+) -> Figure:
     """Curves of the fused output (a row for each dataset) or of every modality (a row for each of them)."""
     select = {}
     for dataset in study.datasets:
@@ -81,7 +97,7 @@ def _output_curves(study: Study, frame: pd.DataFrame, value: str, output: str, t
             part = frame[(frame["dataset"] == dataset) & (frame["output"] == name)]
             title = dataset if output == "fused" else f"{dataset}: {name}"
             select[dataset, title] = part[~is_unimodal(part["name"]) | (part["name"] == f"unimodal+{name}")]
-    return _curves(study, select, value, text)
+    return _curves(study, select, value, text, log=log)
 
 
 def _curves(
@@ -92,15 +108,16 @@ def _curves(
     x: str = "epoch",
     x_text: str = "epoch",
     from_zero: bool = False,
+    log: bool = False,
 ) -> Figure:
     """A grid of curves: a row for each (dataset, title), a column for each fusion, a line for each method."""
     if not any(len(frame) for frame in select.values()):
         return empty("no records yet")
-    fusions = list(dict.fromkeys(study.cells["fusion"]))
+    fusions = fusion_order(study.cells)
     entries = {_shared_label(name) for frame in select.values() for name in frame["name"]}
     figure, grid = panels([PANEL] * len(select), len(fusions), len(entries))
     for line, ((dataset, title), rows) in enumerate(select.items()):
-        found = summary(rows, ["fusion", "name"], value, x)
+        found = summary(rows, ["fusion", "name"], value, x, log)
         for column, fusion in enumerate(fusions):
             part = found[found["fusion"] == fusion]
             axes = grid[line, column]
@@ -110,6 +127,8 @@ def _curves(
             finish(axes, f"{title}, {fusion}", text if column == 0 else "")
             if from_zero:
                 axes.set_ylim(bottom=0)
+            if log:
+                axes.set_yscale("log")
         strip(grid[line], study.levels[dataset])
     below(figure, x_text)
     legend(figure, *grid.flat)

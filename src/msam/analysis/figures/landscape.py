@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from msam.analysis.figures.draw import WIDTH, empty, picture, strip
 from msam.analysis.names import RED, label
 from msam.analysis.probes import landscapes
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, fusion_order
 
 SIDE = 1.45  # inches of a panel
 LINES = 12
@@ -35,9 +35,7 @@ def landscape_contours(
     """
     found = landscapes(study, dataset, seed)
     names = [name for name in methods if any(key[1] == name for key in found)]
-    fusions = [
-        fusion for fusion in dict.fromkeys(study.cells["fusion"]) if any((fusion, n) in found for n in names)
-    ]
+    fusions = [fusion for fusion in fusion_order(study.cells) if any((fusion, n) in found for n in names)]
     if not fusions:
         return empty(f"no landscape of {dataset} recorded yet")
     figure = Figure(figsize=(WIDTH, 0.5 + len(fusions) * (SIDE + 0.4)), layout="constrained")
@@ -59,5 +57,5 @@ def landscape_contours(
             axes.plot(0, 0, "+", color=RED, markersize=7)
         strip(line, study.levels[dataset])
     figure.supxlabel("one random direction", fontsize="medium")
-    figure.supylabel("another", fontsize="medium")
+    figure.supylabel("another direction", fontsize="medium")
     return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from msam.analysis.figures.draw import ROW, below, empty, interval_point, method_rows, panels, picture, strip
 from msam.analysis.metrics import CELL, by_seed, gains_over_joint, is_unimodal, per_seed
 from msam.analysis.names import GRAY, color, in_order, label
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, fusion_order
 from msam.analysis.statistics import mean_interval
 
 
@@ -40,7 +40,7 @@ def _points(study: Study, cells: pd.DataFrame, values: Callable, text: str, zero
     """One panel for each dataset x fusion, one line for each method; a cell without numbers says why."""
     if cells.empty:
         return empty("no records yet")
-    datasets, fusions = list(dict.fromkeys(cells["dataset"])), list(dict.fromkeys(cells["fusion"]))
+    datasets, fusions = list(dict.fromkeys(cells["dataset"])), fusion_order(cells)
     names = {dataset: in_order(part["name"]) for dataset, part in cells.groupby("dataset", sort=False)}
     heights = [ROW * len(mine) for mine in names.values()]
     texts = {label(name) for mine in names.values() for name in mine}

@@ -31,9 +31,9 @@ def rate_curves(record: Record | None) -> Figure:
     above.plot(steps, bound(record, steps), color=GRAY, linestyle=DOTTED, label="repaired bound")
     _finish(above, "", "average")
     _lines(middle, rows, "ratio")
-    _finish(middle, "", "/ claimed")
+    _finish(middle, "", "ratio to claim")
     _lines(below, rows, "to_sgd")
-    _finish(below, "", "/ SGD's")
+    _finish(below, "", "ratio to SGD")
     below.set_yscale("linear")
     below.yaxis.set_major_locator(MaxNLocator(3))
     below.set_xlabel("steps T")
@@ -50,7 +50,7 @@ def decay_curves(record: Record | None) -> Figure:
     figure, grid = panels([PANEL], len(parts), len(NAMES))
     for axes, (schedule, rows) in zip(grid[0], parts.items(), strict=True):
         _lines(axes, rows, "ratio")
-        _finish(axes, PRACTICE[schedule], "/ claimed" if schedule == "steps" else "")
+        _finish(axes, PRACTICE[schedule], "ratio to claim" if schedule == "steps" else "")
         axes.set_xlabel("steps T")
     legend(figure, grid[0, 0])
     return figure

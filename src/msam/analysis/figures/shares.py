@@ -9,7 +9,7 @@ from msam.analysis.figures.curves import dataset_curves, summary
 from msam.analysis.figures.draw import PANEL, band, empty, finish, panels, picture, strip
 from msam.analysis.metrics import CELL
 from msam.analysis.names import BLUE, DASHED, DOTTED, GREEN, ORANGE, READINGS, SOLID, label
-from msam.analysis.sources import Study, modalities
+from msam.analysis.sources import Study, fusion_order, modalities
 
 
 @picture
@@ -21,7 +21,7 @@ def share_curves(study: Study, name: str = "msam") -> Figure:
 @picture
 def dominance_curves(study: Study, name: str = "msam") -> Figure:
     """Fraction of an epoch's batches in which each modality was dominant, for one method."""
-    return _modality_curves(study, name, "fraction", "share of batches")
+    return _modality_curves(study, name, "fraction", "part of batches")
 
 
 @picture
@@ -50,7 +50,8 @@ def _modality_curves(study: Study, name: str, value: str, text: str) -> Figure:
         return empty(f"no records of {label(name)} with shares yet")
     rows["fraction"] = rows["count"] / rows.groupby([*CELL, "seed", "epoch"])["count"].transform("sum")
     found = summary(rows, ["dataset", "fusion", "modality"], value)
-    fusions = list(dict.fromkeys(study.cells["fusion"]))
+    found[["low", "high"]] = found[["low", "high"]].clip(0, 1)  # a symmetric interval does not know the ends
+    fusions = fusion_order(study.cells)
     figure, grid = panels([PANEL] * len(study.datasets), len(fusions))
     for line, dataset in enumerate(study.datasets):
         for column, fusion in enumerate(fusions):

@@ -12,7 +12,7 @@ from msam.analysis.figures.draw import PANEL, band, below, empty, legend, log_sc
 from msam.analysis.mixing import mean_shares
 from msam.analysis.names import READINGS, color, dashes, in_order, label, marker
 from msam.analysis.radius import tradeoff
-from msam.analysis.sources import Study
+from msam.analysis.sources import Study, fusion_order
 from msam.analysis.statistics import Interval, mean_interval, summarize
 from msam.analysis.sweep import Cells, swept
 
@@ -60,7 +60,7 @@ def tradeoff_points(study: Study) -> Figure:
     rows = tradeoff(study)
     if rows.empty:
         return empty("no records yet")
-    datasets, fusions = (list(dict.fromkeys(rows[key])) for key in ("dataset", "fusion"))
+    datasets, fusions = list(dict.fromkeys(rows["dataset"])), fusion_order(rows)
     methods = in_order(rows["method"])
     figure, grid = panels([PANEL] * len(fusions), len(datasets), len(methods))
     for line, fusion in zip(grid, fusions, strict=True):
@@ -100,7 +100,7 @@ def _panels(
     if not methods:
         return empty("no records yet")
     lines = [(name, dataset) for dataset in study.datasets for name in parts]
-    fusions = list(dict.fromkeys(study.cells["fusion"]))
+    fusions = fusion_order(study.cells)
     figure, grid = panels([PANEL] * len(lines), len(fusions), len(methods) + more)
     for line, (name, dataset) in zip(grid, lines, strict=True):
         rows = parts[name]

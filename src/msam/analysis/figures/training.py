@@ -40,12 +40,11 @@ def spent_curves(
     names = in_order(rows["name"])
     figure, grid = panels([PANEL] * 2, 2, len(names), share_x="none")
     for axes, (x, text) in zip(grid.flat, SPENT.items(), strict=True):
-        found = summary(rows, ["name"], value, x)
+        found = summary(rows, ["name"], value, x, log=True)
         for name in names:
             band(axes, found[found["name"] == name], color(name), dashes(name), label(name))
         finish(axes, "", TEXTS[value] if axes in grid[:, 0] else "")
-        if value == "gradient_norm":
-            axes.set_yscale("log")
+        axes.set_yscale("log")
         axes.set_xlabel(text)
     grid[0, 0].set_title(f"{first[0]}, {fusion}")
     strip(grid[0], study.levels[first[0]])
