@@ -68,7 +68,7 @@ def answer(study: Study) -> str:
     if config is None:
         return NO_RECORDS
     train = study.descriptions[DATASET]["splits"]["train"]["size"]
-    about = f"With ResNet18 for each modality, {train:,} train images and {config['epochs']} epochs of each"
+    about = f"With ResNet18 for each modality, {train:,} train images and {config['epochs']} epochs"
     clauses = [clause for first, second in PAIRS for clause in _clauses(study, first, second)]
     fused = f"{about}, in fused test accuracy: {'; '.join(clauses) or 'nothing can be compared yet'}."
     single = [

@@ -9,7 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msam.analysis.figures.draw import PANEL, band, below, empty, finish, legend, panels, picture, strip
+from msam.analysis.figures.draw import (
+    PANEL,
+    band,
+    below,
+    empty,
+    finish,
+    legend,
+    log_scale,
+    panels,
+    picture,
+    strip,
+)
 from msam.analysis.metrics import CELL, epoch_gaps, is_unimodal
 from msam.analysis.names import SHOWN, color, dashes, in_order, label, shown
 from msam.analysis.sources import Study, fusion_order, modalities
@@ -127,8 +138,8 @@ def _curves(
             finish(axes, f"{title}, {fusion}", text if column == 0 else "")
             if from_zero:
                 axes.set_ylim(bottom=0)
-            if log:
-                axes.set_yscale("log")
+        if log:
+            log_scale(grid[line, 0], "y", 3)
         strip(grid[line], study.levels[dataset])
     below(figure, x_text)
     legend(figure, *grid.flat)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from msam.analysis.figures.curves import summary
-from msam.analysis.figures.draw import PANEL, band, empty, finish, legend, panels, picture, strip
+from msam.analysis.figures.draw import PANEL, band, empty, finish, legend, log_scale, panels, picture, strip
 from msam.analysis.metrics import CELL, is_unimodal
 from msam.analysis.names import SHOWN, color, dashes, in_order, label, shown
 from msam.analysis.sources import Study
@@ -44,8 +44,9 @@ def spent_curves(
         for name in names:
             band(axes, found[found["name"] == name], color(name), dashes(name), label(name))
         finish(axes, "", TEXTS[value] if axes in grid[:, 0] else "")
-        axes.set_yscale("log")
         axes.set_xlabel(text)
+    for axes in grid[:, 0]:
+        log_scale(axes, "y", 3)
     grid[0, 0].set_title(f"{first[0]}, {fusion}")
     strip(grid[0], study.levels[first[0]])
     legend(figure, grid[0, 0])
