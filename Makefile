@@ -10,8 +10,8 @@ ARGS ?=
 
 VENV := .venv
 READY := $(VENV)/.ready
-GRID := --profile '$(PROFILE)' --study $(STUDY) --jobs $(JOBS)
-SEEDED := $(GRID) $(if $(SEEDS),--seeds $(SEEDS))
+GRID := --profile '$(PROFILE)' --study '$(STUDY)' --jobs '$(JOBS)'
+SEEDED := $(GRID) $(if $(SEEDS),--seeds '$(SEEDS)')
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
@@ -37,14 +37,14 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 reproduce: $(READY) ## Train what is missing into results/local and build the book from all of it
-	@msam reproduce $(SEEDED) --executor $(EXECUTOR)
+	@msam reproduce $(SEEDED) --executor '$(EXECUTOR)'
 
 ablations: $(READY) ## Train what is missing of all studies of the profile (hours: `make plan STUDY=all`), then build the book
-	@msam reproduce $(SEEDED) --study all --executor $(EXECUTOR)
+	@msam reproduce $(SEEDED) --study all --executor '$(EXECUTOR)'
 
 smoke: $(READY) ## The same path on a tiny budget, into build/smoke
 	@rm -rf build/smoke
-	@msam reproduce --profile smoke --jobs $(JOBS) --results build/smoke/results --book build/smoke/book
+	@msam reproduce --profile smoke --jobs '$(JOBS)' --results build/smoke/results --book build/smoke/book
 
 plan: $(READY) ## List the cells that `make reproduce` would train, with expected times
 	@msam plan $(SEEDED)

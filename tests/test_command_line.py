@@ -44,7 +44,15 @@ MISTAKES = [
     ("search --profile smoke", "profile 'smoke' has no search"),
     ("search --profile lost.yaml", "profile lost.yaml, search lacks the field 'rho'"),
     ("search --profile word.yaml", "results/word/search.json is damaged; delete it to search anew"),
-    ("plan --profile no/such.yaml", "unknown profile '{here}/no/such.yaml'; " + PROFILES),
+    (
+        "plan --profile no/such.yaml",
+        "there is no study file {here}/no/such.yaml; the path of one ends in .yaml",
+    ),
+    ("reproduce --results a{{x}}", "a{{x}} cannot hold records: its path has a brace in it"),
+    (
+        "cell watch/late/sam --of-run --results a{{x}}",
+        "a{{x}} cannot hold records: its path has a brace in it",
+    ),
     ("plan --profile broken.yaml", "profile broken.yaml is no YAML: "),
     ("plan --profile empty.yaml", "profile empty.yaml must be a mapping, not None"),
     ("plan --profile list.yaml", "profile list.yaml must be a mapping, not ['seeds', 'studies']"),
@@ -78,8 +86,8 @@ MISTAKES = [
         "publish --profile word.yaml --results results",
         "results/word/search.json is corrupt; delete it and train the cell again",
     ),
-    ("claims --results none", "there are no records at none; train first: make reproduce"),
-    ("claims --results file", "there are no records at file; train first: make reproduce"),
+    ("claims --results none", "there are no records of a study main at none; train first: make reproduce"),
+    ("claims --results file", "there are no records of a study main at file; train first: make reproduce"),
     *(
         (f"claims --results {kind}", f"{{here}}/{kind}/smoke/main/watch/late/sam.json: {message}")
         for kind, message in (

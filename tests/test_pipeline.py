@@ -15,8 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import gone, wait_for, without_costs
-from test_analysis_records import fabricate
+from test_analysis_records import cell_record, fabricate, write
 
 from msam import cells, cli, forking, pipeline, records, studies
 from msam.analysis import figures
@@ -475,11 +476,58 @@ def test_what_snakemake_failed_of_is_said(line, tmp_path):
     assert pipeline._said(log) == f": {line.partition(': ')[2]}"
 
 
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("msam", {"reading": "foo"}, "unknown reading 'foo'; choose from loss, response, encoder"),
+        ("msam", {"nope": 1}, "method 'msam' has no option 'nope'; known: reading, "),
+        ("msam", {"dominance": "fixed:x"}, "x"),
+        ("mixture", {"share": 1.5}, "share must be a number in [0, 1], not 1.5"),
+        ("outside.sigend", {}, "outside.sigend"),
+    ],
+)
+def test_wrong_options_of_a_method_are_refused_before_training(tmp_path, toy, name, entry, message):
+    content = yaml.safe_load(Path(toy).read_text())
+    content["studies"]["main"]["methods"] = {"joint": {"rho": False}, name: entry}
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(content))
+    jobs = pipeline.plan(studies.cells(studies.load(str(path))), 1, tmp_path / "r", tmp_path / "p")
+    with pytest.raises(ValueError, match=re.escape(message)) as refusal:
+        pipeline.check_options(jobs)
+    assert str(refusal.value).startswith("profile own, study 'main', rings/late/")
+
+
+def test_a_description_that_is_none_is_made_again(tmp_path, toy, outside):
+    (cell, *_) = studies.cells(studies.load(toy))
+    cells.run(cell, [0], results=tmp_path, device="cpu")
+    path = tmp_path / "toy" / "data" / "rings.json"
+    for text in ("", "[1]", "{}"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        pipeline.restore_descriptions([cell], tmp_path)
+        assert json.loads(path.read_text())["splits"]["train"]["size"] == 96
+
+
+def test_a_cell_is_not_trained_by_hand_inside_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "WAIT", 0.0)
+    with pipeline.exclusive(tmp_path / "results" / "local"):
+        assert cli.main(["cell", "av_digits/late/joint", "--profile", "smoke"]) == 1
+    assert "another run is working on results/local" in capsys.readouterr().err
+
+
+def test_an_executor_without_its_plugin_is_refused(monkeypatch):
+    monkeypatch.setattr(pipeline, "find_spec", lambda name: None)
+    with pytest.raises(pipeline.PipelineError, match="pip install snakemake-executor-plugin-slurm"):
+        pipeline.check_executor("slurm")
+
+
 def test_a_record_is_not_published_over_one_of_more_seeds(tmp_path):
     for folder, seeds in (("local", 2), ("results", 3)):
-        path = tmp_path / folder / "toy/main/d/late/sam.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"seeds": [{}] * seeds}))
+        write(
+            tmp_path / folder / "toy/main/d/late/sam.json",
+            cell_record("controlled", "late", "sam", seeds=seeds),
+        )
     with pytest.raises(
         pipeline.PipelineError, match="has fewer seeds than the published record: train SEEDS=3"
     ):
@@ -491,31 +539,47 @@ def test_publish_copies_records_and_notebooks_only(tmp_path):
     mine, published = tmp_path / "local", tmp_path / "results"
     cell = {"cell_type": "markdown", "metadata": {"papermill": {"duration": 1}}, "source": "text"}
     notebook = json.dumps({"cells": [cell], "metadata": {"papermill": {"output_path": "/home/me"}}})
+    record = json.dumps(cell_record("controlled", "late", "sam"))
     keep = ["main/d/late/sam.json", "main/d/late/sam.ipynb", "main/d/late/msam+encoder.json", "data/d.json"]
     drop = ["main/d/late/sam.partial.json", "main/d/late/joint.failed.json", "main/d/late/joint.failed.ipynb"]
     drop += ["main/d/late/.sam.json.77", "main/d/late/.sam.77.ipynb", "main/d/late/log.txt"]
     for name in keep + drop:
         path = mine / "toy" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(notebook if path.suffix == ".ipynb" else f'"new {name}"')
-    (published / "toy" / "main" / "d" / "late").mkdir(parents=True)
-    (published / "toy" / "main" / "d" / "late" / "sam.json").write_text("old")
-    (published / "toy" / "main" / "d" / "late" / "other.json").write_text("stays")
+        path.write_text(notebook if path.suffix == ".ipynb" else record)
+    late = published / "toy" / "main" / "d" / "late"
+    late.mkdir(parents=True)
+    (late / "sam.json").write_text("old")
+    (late / "other.json").write_text("stays")
     assert pipeline.publish(mine, published, "toy") == len(keep)
     found = {
         str(p.relative_to(published / "toy")): p.read_text() for p in published.rglob("*") if p.is_file()
     }
     published_notebook = json.loads(found.pop("main/d/late/sam.ipynb"))
     assert published_notebook == {"cells": [{**cell, "metadata": {}}], "metadata": {}}
-    texts = {name: f'"new {name}"' for name in keep if not name.endswith(".ipynb")}
+    texts = {name: record for name in keep if not name.endswith(".ipynb")}
     assert found == texts | {"main/d/late/other.json": "stays"}
-    sam = published / "toy" / "main" / "d" / "late" / "sam.json"
-    (mine / sam.relative_to(published)).write_text('{"schema": ')
-    with pytest.raises(pipeline.PipelineError, match=r"sam\.json is corrupt; delete it and train"):
-        pipeline.publish(mine, published, "toy")
-    assert sam.read_text() == texts["main/d/late/sam.json"]
     with pytest.raises(pipeline.PipelineError, match="there is nothing to publish in "):
         pipeline.publish(mine, published, "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("main/d/late/sam.json", '{"schema": ', r"sam\.json is corrupt; delete it and train"),
+        ("main/d/late/sam.json", "[1]", r"sam\.json is corrupt; delete it and train"),
+        ("main/d/late/sam.json", '{"schema": 1}', r"sam\.json: record\.state is missing or of a wrong type"),
+        ("main/d/late/sam.ipynb", "{}", r"sam\.ipynb is corrupt; delete it and train"),
+    ],
+)
+def test_nothing_is_published_beside_what_is_damaged(tmp_path, name, text, message):
+    mine, published = tmp_path / "local", tmp_path / "results"
+    write(mine / "toy" / "main/d/early/joint.json", cell_record("controlled", "early", "joint"))
+    (mine / "toy" / name).parent.mkdir(parents=True)
+    (mine / "toy" / name).write_text(text)
+    with pytest.raises((pipeline.PipelineError, records.RecordError), match=message):
+        pipeline.publish(mine, published, "toy")
+    assert not published.exists()
 
 
 def test_publishing_draws_one_picture_of_all_published_profiles(tmp_path, monkeypatch, capsys):

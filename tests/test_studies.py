@@ -167,7 +167,8 @@ def test_unknown_names_list_the_choices(grid, tmp_path):
         refused(studies.load, "huge") == f"unknown profile 'huge'; choose from {', '.join(studies.names())}"
     )
     assert {"compact", "embedded", "paper", "smoke"} <= set(studies.names())
-    assert refused(studies.load, str(tmp_path / "no.yaml")).startswith("unknown profile ")
+    assert refused(studies.load, str(tmp_path / "no.yaml")).startswith("there is no study file ")
+    assert refused(studies.load, str(tmp_path / "none")).endswith("; the path of one ends in .yaml")
     assert refused(studies.cells, grid, "x") == "unknown study 'x'; choose from main"
     for where, message in (
         (("x",), "unknown dataset 'x'; choose from watch, controlled"),
@@ -183,6 +184,43 @@ def test_unknown_names_list_the_choices(grid, tmp_path):
 CELL = "profile grid, study 'main', watch/late/msam"
 STUDY = "profile grid.yaml, study 'main'"
 MISTAKES = [
+    (
+        "seeds: 2",
+        "seeds: 2\nseeds: 3",
+        "profile grid.yaml is no YAML: the key 'seeds' is there twice, the second",
+    ),
+    (
+        "msam: {}",
+        "msam: {rho: 0.1}\n      msam: {}",
+        "profile grid.yaml is no YAML: the key 'msam' is there twice",
+    ),
+    *(
+        (
+            f"\n  {old}:",
+            f"\n  {new}:",
+            f"profile grid.yaml, studies: {said} cannot be a name here; use letters, ",
+        )
+        for old, new, said in (("main", '".."', "'..'"), ("main", "all", "'all'"), ("main", "data", "'data'"))
+    ),
+    ("\n  main:", "\n  1:", "profile grid.yaml, studies: 1 cannot be a name here"),
+    ("      watch:", "      7:", f"{STUDY}: 7 cannot be a name here"),
+    ("msam: {}", "msam+x.partial: {}", f"{STUDY}: 'msam+x.partial' cannot be a name here"),
+    ("msam: {}", "msam+{x}: {}", f"{STUDY}: 'msam+{{x}}' cannot be a name here"),
+    (
+        "msam: {}",
+        "msam: {}\n      agm: {each: {alpha: [a/b]}}",
+        "profile grid, study 'main': 'agm+alpha_a/b' cannot be",
+    ),
+    (
+        "[late, early]",
+        "[late, late]",
+        "profile grid, study 'main': two cells are called watch/late/unimodal+accel",
+    ),
+    (
+        "watch: {modalities: [accel, gyro]}",
+        "msam.datasets.controlled: {modalities: [m1], options: {seed: 4}}",
+        "profile grid, study 'main': two cells are called controlled/late/unimodal+m1, and",
+    ),
     ("seeds: 2", "sedes: 2", "profile grid.yaml lacks the field 'seeds'"),
     (
         "seeds: 2",
@@ -214,15 +252,31 @@ MISTAKES = [
         "{methods: {msam: 3}, modalities: [m1]",
         f"{STUDY}, dataset 'controlled': methods must be",
     ),
-    ("watch:", "wach:", "unknown dataset 'wach'; choose from av_digits, "),
+    ("watch:", "wach:", "profile grid, study 'main': unknown dataset 'wach'; choose from av_digits, "),
     ("{modalities: [accel, gyro]}", "[accel]", f"{STUDY}: datasets must be a mapping of mappings, not {{"),
     ("[accel, gyro]", "accel", f"{STUDY}, dataset 'watch': modalities must be a list of names, not 'accel'"),
-    ("[late, early]", "[lat, early]", "unknown fusion 'lat'; choose from late, early, psp"),
-    ("[accel, gyro]", "[accel, gyr]", "unknown modality 'gyr'; choose from accel, gyro"),
-    ("{seed: 3}", "{sed: 3}", "dataset 'controlled' has no option 'sed'; known options: "),
+    (
+        "[late, early]",
+        "[lat, early]",
+        "profile grid, study 'main': unknown fusion 'lat'; choose from late, early, psp",
+    ),
+    (
+        "[accel, gyro]",
+        "[accel, gyr]",
+        "profile grid, study 'main', dataset 'watch': unknown modality 'gyr'; choose from accel, gyro",
+    ),
+    (
+        "{seed: 3}",
+        "{sed: 3}",
+        "profile grid, study 'main': dataset 'controlled' has no option 'sed'; known options: ",
+    ),
     ("{modalities: [accel, gyro]}", "", "unimodal runs for each modality, but the data set lists no"),
     ("msam: {}", "jont: {}", "unknown method 'jont'; choose from agm, asam, "),
-    ("msam: {}", "msam: {like: nope}", "unknown method 'nope'; choose from unimodal, msam, msam+encoder, "),
+    (
+        "msam: {}",
+        "msam: {like: nope}",
+        f"{CELL}: unknown method 'nope'; choose from unimodal, msam, msam+encoder, ",
+    ),
     ("share: msam", "share: sam", "unknown method 'sam'; choose from unimodal+accel, unimodal+gyro, msam"),
     ("msam+encoder: {", "other.msam: {", "study 'main' has two methods 'msam', which would"),
     *(
@@ -251,8 +305,8 @@ MISTAKES = [
     ("[0.7]", "[70]", "optimizer: milestones must be a list of numbers from 0 to 1, not [70]"),
     (
         "lr: 0.1",
-        "lr: 1e-3",
-        "optimizer: lr must be a number above 0, not '1e-3'",
+        "lr: 1e-3x",
+        "optimizer: lr must be a number above 0, not '1e-3x'",
     ),  # YAML's numbers have a dot
 ]
 
@@ -265,6 +319,30 @@ def test_a_wrong_study_file_is_refused_in_one_line(tmp_path, monkeypatch, old, n
     assert message in said
     assert "\n" not in said
     assert said.startswith(message) or said.startswith("profile grid, study 'main', watch/late/unimodal")
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path):
+    profile = write(tmp_path, GRID.replace("lr: 0.1", "lr: 1e-3"))
+    assert one(profile, "watch", "late", "msam").config["optimizer"]["lr"] == 0.001
+
+
+def test_a_file_with_the_name_of_a_profile_of_the_package_is_refused(tmp_path):
+    path = tmp_path / "embedded.yaml"
+    path.write_text(GRID)
+    assert refused(studies.load, str(path)) == (
+        f"{path} has the name of a profile of the package, whose records it would replace"
+    )
+    link = tmp_path / "own.yaml"
+    link.symlink_to(studies.FOLDER / "smoke.yaml")
+    assert studies.load(str(link))["profile"] == "own"
+
+
+def test_a_study_is_taken_from_a_file_beside(tmp_path, monkeypatch):
+    write(tmp_path, GRID)
+    (tmp_path / "more.yaml").write_text("seeds: 1\ndefaults: {}\nstudies: {main: {from: grid.yaml}}\n")
+    monkeypatch.chdir("/")
+    found = studies.load(str(tmp_path / "more.yaml"))["studies"]["main"]
+    assert list(found["datasets"]) == ["watch", "controlled"]
 
 
 @pytest.mark.parametrize("name", studies.names())

@@ -176,9 +176,8 @@ def sign(config: Path) -> None:
     """Let every page say which commit the book is of."""
     content = yaml.safe_load(config.read_text(encoding="utf-8"))
     commit, dirty = records.code_state(*MADE_OF)
-    if commit:
-        options = content["sphinx"]["config"]["html_theme_options"]
-        options["extra_footer"] = f"<p>Book of commit {records.commit_name(commit, dirty)}.</p>"
+    text = f"commit {records.commit_name(commit, dirty)}" if commit else "no known commit"
+    content["sphinx"]["config"]["html_theme_options"]["extra_footer"] = f"<p>Book of {text}.</p>"
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 

@@ -147,6 +147,27 @@ def train(
     return run(cell, range(seeds), results=folder, device=device, progress=progress)
 
 
+def check_method(cell: Cell) -> None:
+    """Raise `ValueError` where the method of a cell does not take its options.
+
+    A share that another cell's record gives counts as a number here.
+    """
+    from msam import methods
+    from msam.datasets._source import find
+
+    config = cell.config
+    given = config["options"] | ({"share": 1.0} if cell.needs else {})
+    try:
+        method = methods.build(config["method"], given)
+        kinds = find(config["dataset"], config["dataset_options"]).kinds
+        method.check(config["fusion"], method.modalities(list(kinds)))
+    except methods.UnsupportedCell:
+        return
+    except (ValueError, TypeError, ImportError) as error:
+        where = f"profile {config['profile']}, study {config['study']!r}, {cell.title}"
+        raise ValueError(f"{where}: {error}") from None
+
+
 def failed(path: Path) -> Path:
     """Where the reason lies why a cell has no record."""
     return path.with_suffix(".failed.json")

@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,11 +27,16 @@ ALL = "all"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 if it did what it should, 1 and one line on the error stream if not."""
     options = _parser().parse_args(arguments)
+    for name in ("MSAM_CACHE", "MSAM_DATA"):  # for processes that start elsewhere
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be told to end is to be interrupted
     try:
         return options.run(options)
     except KeyboardInterrupt:
         print("msam: stopped; the next run goes on from here", file=sys.stderr)
+    except BrokenPipeError:  # of a reader like head, who has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"msam: {_about(error)}", file=sys.stderr)
     except (ValueError, RuntimeError) as error:
@@ -50,6 +55,7 @@ def _plan(options: argparse.Namespace) -> int:
     for name, seeds in _studies(options, profile).items():
         cells = studies.cells(profile, name)
         mine = pipeline.plan(cells, seeds, options.results, PUBLISHED)
+        pipeline.check_options(mine)
         lead = f"{name}: " if options.study == ALL else ""
         for job in mine:
             print(f"{lead}{job.cell.title:<36} {_expected(job)}  {job.reason}")
@@ -86,6 +92,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     from msam import book
 
     pipeline.check_executor(options.executor)
+    pipeline.check_path(options.results)
     book.check_target(options.book)
     profile = _profile(options)
     todo = _studies(options, profile)
@@ -94,6 +101,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         for study, seeds in todo.items():
             cells = studies.cells(profile, study)
             jobs = pipeline.plan(cells, seeds, options.results, PUBLISHED)
+            pipeline.check_options(jobs)
             pipeline.clear_up(jobs, cells, options.results)
             jobs, without_data = pipeline.with_data(jobs, cells, options.results)
             lead = f"{study}: " if options.study == ALL else ""
@@ -132,7 +140,9 @@ def _claims(options: argparse.Namespace) -> int:
 
     verdicts = _judge(options.results)
     if not verdicts:
-        raise ValueError(f"there are no records at {options.results}; train first: make reproduce")
+        raise ValueError(
+            f"there are no records of a study main at {options.results}; train first: make reproduce"
+        )
     for line in claims_table.lines(verdicts):
         print(line)
     return 0
@@ -158,14 +168,22 @@ def _no_book() -> int:
 
 
 def _cell(options: argparse.Namespace) -> int:
-    from msam import notebooks, records
+    from msam import records
 
+    pipeline.check_path(options.results)
     profile = _profile(options)
     seeds = _seeds(options, profile, options.study)
     cell = next((c for c in studies.cells(profile, options.study) if c.title == options.cell), None)
     if cell is None:
         raise ValueError(f"unknown cell {options.cell!r}; `msam plan` lists them")
     records.make_folder(cell.path(options.results).parent)
+    with nullcontext() if options.of_run else pipeline.exclusive(options.results):
+        return _train(cell, seeds, options)
+
+
+def _train(cell: studies.Cell, seeds: int, options: argparse.Namespace) -> int:
+    from msam import notebooks
+
     source = pipeline.ROOT / "notebooks" / "train.ipynb"
     parameters = {
         "profile": options.profile,
@@ -209,6 +227,7 @@ def _notebook(options: argparse.Namespace) -> int:
 
     source = Path(options.name)
     if source.suffix != ".ipynb":
+        pipeline.check_clone()
         source = pipeline.ROOT / "notebooks" / f"{options.name}.ipynb"
     target = LOCAL / "notebooks" / source.name
     notebooks.execute(source, target, {name: _yaml(value, name) for name, value in options.parameters})
@@ -306,7 +325,7 @@ def _count(text: str) -> int:
 
 def _yaml(text: str, what: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return studies.read_yaml(text)
     except yaml.YAMLError:
         raise ValueError(f"{what} is no YAML: {text!r}") from None
 
@@ -368,6 +387,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "train one cell through its notebook"
     cell = add(commands, "cell", _cell, text, some("profile", "study", "seeds", "results"))
     cell.add_argument("cell", help="dataset/fusion/method")
+    cell.add_argument("--of-run", action="store_true", help="of a run that holds the results, as Snakemake's")
     text = "choose hyper-parameters on the validation splits"
     add(commands, "search", _search, text, some("profile", "study", "jobs"))
     add(commands, "book", _book, "build the book of all profiles that have records", pages, published)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -47,6 +48,10 @@ PR_SET_PDEATHSIG = 1
 
 UNFINISHED = r"\..+(\.json\.\d+|\.\d+\.ipynb)"
 """Names of files that are being written, with the process in them."""
+
+
+DEPTH = 5
+"""Parts of a record's path: profile, study, data set, fusion, name."""
 
 
 class PipelineError(RuntimeError):
@@ -255,11 +260,35 @@ def _locked(handle: IO[str]) -> bool:
     return True
 
 
+def check_clone() -> None:
+    """Raise `PipelineError` where the package was installed without the project around it."""
+    if not (ROOT / "workflow" / "Snakefile").is_file():
+        raise PipelineError(
+            "this command needs a clone of the project: workflow, notebooks and book lie there"
+        )
+
+
+def check_path(results: Path) -> None:
+    """Raise `PipelineError` where papermill or Snakemake would fill in parts of a path."""
+    if set("{}") & set(str(results.absolute())):
+        raise PipelineError(f"{results} cannot hold records: its path has a brace in it")
+
+
+def check_options(jobs: Sequence[Job]) -> None:
+    """Raise `ValueError` where a method does not take its options, before any of the jobs is trained."""
+    for job in jobs:
+        runner.check_method(job.cell)
+
+
 def check_executor(name: str) -> None:
-    """Raise `PipelineError` unless workflow/profiles has a folder of that name."""
+    """Raise `PipelineError` unless workflow/profiles has a folder of that name, and its plugin is there."""
+    check_clone()
     executors = sorted(p.name for p in PROFILES.iterdir())
     if name not in executors:
         raise PipelineError(f"unknown executor {name!r}; choose from {', '.join(executors)}")
+    plugin = f"snakemake-executor-plugin-{name}"
+    if name != "local" and find_spec(plugin.replace("-", "_")) is None:
+        raise PipelineError(f"the executor {name} needs a package: pip install {plugin}")
 
 
 def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
@@ -386,7 +415,8 @@ def restore_descriptions(cells: Sequence[Cell], results: Path) -> None:
 
     for cell in {_description(c, results): c for c in cells if c.path(results).is_file()}.values():
         path, given = _description(cell, results), (cell.config["dataset"], cell.config["dataset_options"])
-        if records.content(path) is None and not get_command(*given):
+        whole = isinstance(content := records.content(path), dict) and "splits" in content
+        if not whole and not get_command(*given):
             records.write(path, publishable(datasets.describe(*given)))
 
 
@@ -415,17 +445,21 @@ def publish(results: Path, published: Path, profile: str) -> int:
         for path in sorted([*source.rglob("[!.]*"), *(results / "benchmarks").rglob("*.json")])
         if path.suffix in (".json", ".ipynb") and records.is_record(path)
     ]
+    texts = {}
     for path in files:
         content = records.content(path)
-        if content is None:
+        if not isinstance(content, dict) or ("cells" not in content and path.suffix == ".ipynb"):
             raise PipelineError(f"{path} is corrupt; delete it and train the cell again")
-        count = _seeds(records.content(published / path.relative_to(results)))
+        place = path.relative_to(results)
+        if len(place.parts) == DEPTH and path.suffix == ".json":
+            records.read(path)
+        count = _seeds(records.content(published / place))
         if _seeds(content) < count:
             raise PipelineError(f"{path} has fewer seeds than the published record: train SEEDS={count}")
-    for path in files:
-        target = published / path.relative_to(results)
+        texts[published / place] = without_traces(path) if path.suffix == ".ipynb" else path.read_text()
+    for target, text in texts.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_text(without_traces(path) if path.suffix == ".ipynb" else path.read_text())
+        temporary.write_text(text)
         temporary.replace(target)
     return len(files)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,12 +21,9 @@ from typing import Any
 import yaml
 
 from msam.fingerprint import built_in, code_fingerprint
-from msam.studies import schema
+from msam.studies import _yaml, schema
 
 FOLDER = Path(__file__).parent
-
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The one in C is ten times as fast."""
 
 FUSIONS = ("late", "early", "psp")
 """Those of `msam.models`, which a plan does not import because it imports PyTorch."""
@@ -76,6 +74,9 @@ class Cell:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+read_yaml = _yaml.load
+
+
 def names() -> list[str]:
     """Names of the profiles that come with the package."""
     return sorted(p.stem for p in FOLDER.glob("*.yaml"))
@@ -95,11 +96,9 @@ def load(profile: str) -> dict[str, Any]:
 
 def _load(profile: str, readers: tuple[Path, ...]) -> dict[str, Any]:
     """A profile; `readers` are those with a study `from` it, directly or not."""
-    path = Path(profile) if profile.endswith(".yaml") else FOLDER / f"{profile}.yaml"
-    if not path.is_file():
-        raise ValueError(f"unknown profile {profile!r}; choose from {', '.join(names())}")
+    path = _path(profile)
     try:
-        content = yaml.load(path.read_text(), LOADER)
+        content = _yaml.load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"profile {path.name} is no YAML: {' '.join(str(error).split())}") from None
     where = f"profile {path.name}"
@@ -108,15 +107,31 @@ def _load(profile: str, readers: tuple[Path, ...]) -> dict[str, Any]:
         schema.check(content["search"], schema.SEARCH, f"{where}, search")
     for name, study in content["studies"].items():
         here = f"{where}, study {name!r}"
+        schema.check_names([name], f"{where}, studies", reserved=("all", "data"))
         if isinstance(study, dict) and "from" in study:
             if path in readers:
                 raise ValueError(f"{here} is taken from itself")
-            theirs = _pick(_load(str(study["from"]), (*readers, path))["studies"], name, "study")
+            source = str(study["from"])
+            source = str(path.parent / source) if source.endswith(".yaml") else source
+            theirs = _pick(_load(source, (*readers, path))["studies"], name, "study")
             study = content["studies"][name] = {**theirs, **study}
         schema.check(study, schema.STUDY, here)
+        schema.check_names([*study["datasets"], *study["methods"]], here)
         for dataset, data in study["datasets"].items():
             schema.check(data or {}, schema.DATASET, f"{here}, dataset {dataset!r}")
     return {**content, "profile": path.stem, "path": str(path)}
+
+
+def _path(profile: str) -> Path:
+    """The file of a profile."""
+    path = Path(profile) if profile.endswith(".yaml") else FOLDER / f"{profile}.yaml"
+    if not path.is_file():
+        if path.name != profile and "/" in profile:
+            raise ValueError(f"there is no study file {profile}; the path of one ends in .yaml")
+        raise ValueError(f"unknown profile {profile!r}; choose from {', '.join(names())}")
+    if path.stem in names() and path.resolve().parent != FOLDER.resolve():
+        raise ValueError(f"{path} has the name of a profile of the package, whose records it would replace")
+    return path
 
 
 def chosen_path(profile: dict[str, Any]) -> Path:
@@ -157,14 +172,19 @@ def cells(
     datasets = (
         content["datasets"] if dataset is None else {dataset: _pick(content["datasets"], dataset, "dataset")}
     )
-    fusions = content["fusions"] if fusion is None else [_known(content["fusions"], fusion, "fusion")]
+    fusions = content["fusions"] if fusion is None else [_known(content["fusions"], fusion, "unknown fusion")]
+    where = f"profile {profile['profile']}, study {study!r}"
     for d, data in datasets.items():
-        _check_dataset(d, data or {})
+        _check_dataset(d, data or {}, where)
     for f in fusions:
-        _known(FUSIONS, f, "fusion")
+        _known(FUSIONS, f, f"{where}: unknown fusion")
     found = [cell for d in datasets for f in fusions for cell in _column(profile, study, d, f)]
+    schema.check_names([cell.name for cell in found], where)
+    twice = [title for title, count in Counter(cell.title for cell in found).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where}: two cells are called {twice[0]}, and would share a record")
     if name is not None:
-        _known(list(dict.fromkeys(cell.name for cell in found)), name, "method")
+        _known(list(dict.fromkeys(cell.name for cell in found)), name, "unknown method")
         found = [cell for cell in found if cell.name == name]
     return found
 
@@ -189,7 +209,7 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
     data = content["datasets"][dataset] or {}
     own = data.get("methods") or {}
     for entry in own:
-        _known(list(content["methods"]), entry, "method")
+        _known(list(content["methods"]), entry, "unknown method")
     found = chosen(profile)
     done: dict[str, Cell] = {}
     for entry, options in content["methods"].items():
@@ -229,15 +249,18 @@ def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> I
             yield done[cell.name]
 
 
-def _check_dataset(name: str, data: dict[str, Any]) -> None:
+def _check_dataset(name: str, data: dict[str, Any], where: str) -> None:
     """Refuse a dataset, options or modalities that the package does not have."""
     from msam.datasets._source import find
 
     if "." in name:  # somebody else's, which may be slow to import
         return
-    kinds = find(name, data.get("options")).kinds
+    try:
+        kinds = list(find(name, data.get("options")).kinds)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     for modality in data.get("modalities", ()):
-        _known(list(kinds), modality, "modality")
+        _known(kinds, modality, f"{where}, dataset {name!r}: unknown modality")
 
 
 def _check_entry(profile: dict[str, Any], entry: str, options: dict[str, Any], where: str) -> None:
@@ -246,7 +269,7 @@ def _check_entry(profile: dict[str, Any], entry: str, options: dict[str, Any], w
     schema.check(fields, schema.METHOD, where)
     if "like" in options:
         entries = [name for study in profile["studies"].values() for name in study["methods"]]
-        _known(list(dict.fromkeys(entries)), options["like"], "method")
+        _known(list(dict.fromkeys(entries)), options["like"], f"{where}: unknown method")
 
 
 def _variants(
@@ -275,10 +298,10 @@ def _variants(
 
 
 def _pick(mapping: dict[str, Any], name: str, what: str) -> Any:
-    return mapping[_known(list(mapping), name, what)]
+    return mapping[_known(list(mapping), name, f"unknown {what}")]
 
 
-def _known(choices: Sequence[str], name: str, what: str) -> str:
+def _known(choices: Sequence[str], name: str, lead: str) -> str:
     if name not in choices:
-        raise ValueError(f"unknown {what} {name!r}; choose from {', '.join(choices)}")
+        raise ValueError(f"{lead} {name!r}; choose from {', '.join(choices)}")
     return name

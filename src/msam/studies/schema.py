@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ SETTINGS = {
     "label_noise": FRACTION,
     "gradient_norm": Rule("true or false", lambda v: isinstance(v, bool)),
     "probes": TEXTS,
-    "size": TEXT,
+    "size": Rule("small or paper", lambda v: v in ("small", "paper")),
     "fast": TEXTS,
 }
 METHOD = {"each": EACH, "search": RANGES, "like": TEXT}
@@ -133,6 +134,18 @@ OPTIMIZER = {
     "milestones": FRACTIONS.needed(),
     "gamma": POSITIVE.needed(),
 }
+
+
+def check_names(names: Iterable[Any], where: str, reserved: Sequence[str] = ()) -> None:
+    """Refuse names that cannot be those of files, or would be taken for something else.
+
+    Raises:
+        ValueError: a name is one of `reserved`, or not of letters, digits, and ._+- between them.
+    """
+    for name in names:
+        valid = isinstance(name, str) and re.fullmatch(r"\w[\w.+-]*", name)
+        if not valid or name.endswith((".partial", ".failed")) or name in reserved:
+            raise ValueError(f"{where}: {name!r} cannot be a name here; use letters, digits and . _ + -")
 
 
 def check(content: Any, rules: Mapping[str, Rule], where: str) -> None:
