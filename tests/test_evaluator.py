@@ -406,6 +406,33 @@ class AttributeNet(Net):
         return super().forward(batch.image, batch.audio)
 
 
+class TwoInputs(Net):
+    modalities = ("image", "audio")
+
+    def encode(self, image, audio):
+        raise NotImplementedError
+
+    def fuse(self, features):
+        raise NotImplementedError
+
+
+class Submodules(Net):
+    modalities = ("image", "audio")
+
+    def __init__(self):
+        super().__init__()
+        self.encode = self.fuse = nn.Identity()
+
+
+@pytest.mark.parametrize("kind", [TwoInputs, Submodules])
+def test_methods_that_only_have_the_names_are_not_called(kind):
+    model, image, audio = net()
+    other = kind()
+    other.load_state_dict(model.state_dict())
+    expected = CoalitionEvaluator(model).shares(LABELS, image, audio)
+    assert CoalitionEvaluator(other).shares(LABELS, image, audio) == expected
+
+
 def test_a_model_gets_a_batch_of_the_kind_it_was_called_with():
     model, image, audio = net()
     other = AttributeNet()

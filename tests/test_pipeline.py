@@ -303,8 +303,9 @@ def test_the_plan_after_damage(story, tmp_path):
     paths["signed"].unlink()
     assert reasons(grid, results) == {"signed": "not trained yet"}
     paths["signed"].write_text(text)
-    paths["signed"].with_suffix(".ipynb").unlink()
-    assert reasons(grid, results) == {"signed": "its notebook is missing"}
+    for damage in (Path.unlink, lambda path: path.write_text("{}")):
+        damage(paths["signed"].with_suffix(".ipynb"))
+        assert reasons(grid, results) == {"signed": "its notebook is missing or damaged"}
     paths["signed"].unlink()
     paths["pausing"].unlink()
     assert reasons(grid, results) == {

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -23,8 +24,8 @@ from msam.models import MultimodalClassifier
 from msam.shapley import Coalition, coalitions
 
 Inputs = Mapping[str, Any]
-OFFER = ("modalities", "encode", "fuse")
-"""What a model has whose features can be shared by the coalitions."""
+OFFER = ("encode", "fuse")
+"""Methods of one argument that a model has whose features can be shared by the coalitions."""
 
 
 class CoalitionEvaluator:
@@ -37,9 +38,9 @@ class CoalitionEvaluator:
     random numbers stay as they are.
 
     A model that offers `modalities`, `encode(inputs)` and `fuse(features)`, as
-    `msam.models.MultimodalClassifier` does, is encoded once, unless `output` is given. Its `encode` must
-    treat every modality and every sample by itself. Where an input or a feature is no tensor, or the model is
-    sharded, it is called as any other.
+    `msam.models.MultimodalClassifier` does, is encoded once, unless `output` is given. Its output must be
+    `fuse(encode(inputs))`, and its `encode` must treat every modality and every sample by itself. Where an
+    input or a feature is no tensor, or the model is sharded, it is called as any other.
 
     The wrappers of data parallelism and of `torch.compile` are looked through. Each of several workers gets
     the shares of its own batch. What `forward` itself writes into inputs or buffers stays written. Muted
@@ -203,7 +204,7 @@ class CoalitionEvaluator:
         """Names of the modalities and logits of their coalitions, (2^M - 1) x B x C."""
         model = cast(Any, self.model)
         inputs, call = _by_name(model, args, kwargs)
-        offered = tuple(model.modalities) if all(hasattr(model, name) for name in OFFER) else ()
+        offered = tuple(model.modalities) if _offers(model) else ()
         names = tuple(self.modalities or offered or inputs)
         _check(names, inputs)
         shared = inputs.keys() == set(offered) and self.output is None and _sharable(model, inputs)
@@ -229,6 +230,20 @@ def muted_logits(model: Callable[[Inputs], Tensor], inputs: Inputs, modalities: 
     zeros = {m: torch.zeros_like(inputs[m]) for m in modalities}
     sets = coalitions(modalities)
     return torch.stack([model({**inputs, **{m: zeros[m] for m in modalities if m not in s}}) for s in sets])
+
+
+def _offers(model: nn.Module) -> bool:
+    """Whether a model has `modalities` and the methods of `OFFER`, and not others of these names."""
+    methods = [getattr(type(model), name, None) for name in OFFER]
+    return hasattr(model, "modalities") and all(map(_takes_one, methods))
+
+
+@cache
+def _takes_one(method: Callable[..., Any] | None) -> bool:
+    if not inspect.isfunction(method):
+        return False
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    return sum(p.default is p.empty for p in parameters) == 1
 
 
 def _sharable(model: nn.Module, inputs: Inputs) -> bool:

@@ -92,8 +92,8 @@ def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> l
     jobs: list[Job] = []
     for cell in cells:
         reason = runner.stale(cell, seeds, results)
-        if not reason and not cell.path(results).with_suffix(".ipynb").is_file():
-            reason = "its notebook is missing"
+        if not reason and not _is_notebook(cell.path(results).with_suffix(".ipynb")):
+            reason = "its notebook is missing or damaged"
         if not reason and cell.needs and any(job.cell == cell.needs for job in jobs):
             reason = f"it needs {cell.needs.name}"
         if reason:
@@ -102,6 +102,11 @@ def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> l
             cost = _estimate(cell, todo) if seconds is None else None
             jobs.append(Job(cell, reason, START + cost.seconds if cost else seconds, cost))
     return jobs
+
+
+def _is_notebook(path: Path) -> bool:
+    content = records.content(path)
+    return isinstance(content, dict) and "cells" in content
 
 
 def _recorded_seconds(cell: Cell, seeds: int, folders: Sequence[Path]) -> float | None:
@@ -448,7 +453,7 @@ def publish(results: Path, published: Path, profile: str) -> int:
     texts = {}
     for path in files:
         content = records.content(path)
-        if not isinstance(content, dict) or ("cells" not in content and path.suffix == ".ipynb"):
+        if not (_is_notebook(path) if path.suffix == ".ipynb" else isinstance(content, dict)):
             raise PipelineError(f"{path} is corrupt; delete it and train the cell again")
         place = path.relative_to(results)
         if len(place.parts) == DEPTH and path.suffix == ".json":
