@@ -60,6 +60,10 @@ MISTAKES = [
     ("plan --profile odd.yaml", "profile odd.yaml: studies must be a mapping of mappings, not ['main']"),
     ("plan --profile many.yaml", "profile many.yaml: seeds must be a whole number, at least 1, not 'many'"),
     ("plan --profile searched.yaml", "{here}/searched.chosen.json is damaged; `msam search` makes it"),
+    (
+        "plan --profile tuned.yaml",
+        "{here}/tuned.chosen.json, av_digits/late/sam: lr must be a number above 0, not -1",
+    ),
     ("reproduce --executor cloud", "unknown executor 'cloud'; choose from local, slurm"),
     ("cell nope", CELLS.format("nope")),
     ("cell watch/late/nope", CELLS.format("watch/late/nope")),
@@ -176,6 +180,10 @@ def faulty(here, monkeypatch):
         "searched.yaml": smoke,
         "lost.yaml": smoke + "search: {trials: 1, seed: 1, lr: [0.1, 1]}\n",
         "searched.chosen.json": "[{",
+        "tuned.yaml": smoke,
+        "tuned.chosen.json": json.dumps(
+            [{"dataset": "av_digits", "fusion": "late", "name": "sam", "lr": -1, "rho": 0.1, "options": {}}]
+        ),
         "results/word/search.json": "{",
         "broken.ipynb": "{",
         "other.ipynb": '{"a": 1}',
@@ -391,3 +399,11 @@ def test_the_profile_may_be_a_relative_path(here, outside, capsys, monkeypatch, 
     command = pipeline._snakemake([], runs[0])
     assert f"profile={here / 'mine.yaml'}" in command
     assert f"results={here / 'out'}" in command
+
+
+def test_too_little_memory_is_said_in_a_line(here, capsys, monkeypatch):
+    def fail(options):
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setattr(cli, "_plan", fail)
+    assert said(capsys, "plan") == (1, [], ["msam: not enough memory: Unable to allocate 7 TiB"])

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("msam: stopped; the next run goes on from here", file=sys.stderr)
     except BrokenPipeError:  # of a reader like head, who has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError as error:
+        print(f"msam: not enough memory: {error}", file=sys.stderr)
     except OSError as error:
         print(f"msam: {_about(error)}", file=sys.stderr)
     except (ValueError, RuntimeError) as error:

@@ -148,11 +148,14 @@ def chosen(profile: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]
     path = chosen_path(profile)
     try:
         rows = json.loads(path.read_text()) if path.is_file() else []
-        settings = [{k: r[k] for k in ("lr", "rho", "options")} for r in rows]
+        settings = [{k: r[k] for k in schema.CHOSEN} for r in rows]
         places = [(r["dataset"], r["fusion"], r["name"]) for r in rows]
-        return dict(zip(places, settings, strict=True))
+        found = dict(zip(places, settings, strict=True))
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged; `msam search` makes it") from None
+    for place, chosen in found.items():
+        schema.check(chosen, schema.CHOSEN, f"{path}, {'/'.join(place)}")
+    return found
 
 
 def cells(

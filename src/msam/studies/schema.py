@@ -108,6 +108,9 @@ SETTINGS = {
     "size": Rule("small or paper", lambda v: v in ("small", "paper")),
     "fast": TEXTS,
 }
+CHOSEN = {"lr": POSITIVE.needed(), "rho": SETTINGS["rho"], "options": MAPPING.needed()}
+"""What the search writes of a cell."""
+
 METHOD = {"each": EACH, "search": RANGES, "like": TEXT}
 """Fields of a method's entry beside its options and `msam.studies.SETTINGS`."""
 
