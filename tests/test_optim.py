@@ -433,6 +433,12 @@ def test_a_wrong_radius_is_refused(net, rho):
         SAM(net.parameters(), torch.optim.SGD, rho=rho, lr=0.1)
 
 
+def test_parameters_that_are_sharded_in_part_are_refused(net):
+    next(net.parameters()).full_tensor = None  # by this a DTensor is told from others
+    with pytest.raises(ValueError, match="some parameters are sharded and others not: call fully_shard"):
+        SAM(net.parameters(), torch.optim.SGD, lr=0.1)
+
+
 def test_a_base_that_is_no_optimizer_is_refused(net):
     with pytest.raises(TypeError, match="base must be an optimizer's class or an instance of one, not 'sgd'"):
         SAM(net.parameters(), "sgd", lr=0.1)

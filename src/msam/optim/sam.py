@@ -68,9 +68,9 @@ class SAM(torch.optim.Optimizer):
         skipped: number of skipped steps.
 
     Raises:
-        ValueError: rho is negative or not finite, a parameter is complex, arguments contradict each other, or
-            no SAM can be around the base: LBFGS calls closures itself, Adadelta has another `rho`, SparseAdam
-            wants sparse gradients.
+        ValueError: rho is negative or not finite, a parameter is complex, some are sharded and others not,
+            arguments contradict each other, or no SAM can be around the base: LBFGS calls closures itself,
+            Adadelta has another `rho`, SparseAdam wants sparse gradients.
         TypeError: base is no optimizer.
 
     Example:
@@ -109,6 +109,10 @@ class SAM(torch.optim.Optimizer):
         _check_base(base)
         for group in ({"rho": rho}, *base.param_groups):
             _check_radius(group.get("rho", rho))
+        if len({hasattr(p, "full_tensor") for group in base.param_groups for p in group["params"]}) > 1:
+            raise ValueError(
+                "some parameters are sharded and others not: call fully_shard on the whole model too"
+            )
         super().__init__(base.param_groups, {**base.defaults, "rho": rho})
         self.base, self.adaptive, self.scaler, self.ddp = base, adaptive, scaler, ddp
         self.sync_perturbation, self.skip_nonfinite, self.skipped = sync_perturbation, skip_nonfinite, 0
