@@ -43,8 +43,9 @@ def claims_table(judged: Judged, root: Path) -> Table:
     """
     pages = _pages()
     rows: list[dict[str, Any]] = [
-        {"claim": _link(one, pages), "statement": one.statement, "in the paper": one.place}
+        {"claim": _link(one, pages), "statement": one.statement}
         | ({_heading(found): _said(_row(found, one)) for found in judged.values()} or {"verdict": NO_RECORDS})
+        | {"in the paper": one.place}
         for one in claims()
     ]
     note = (

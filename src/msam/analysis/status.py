@@ -155,9 +155,12 @@ def _links(study: Study, record: pd.Series | None) -> Html | str:
     if record is None:
         return DASH
     path = Path(record["path"])
-    found = [path, *(p for p in (path.with_suffix(".ipynb"),) if (study.root / p).is_file())]
-    folder = escape(profiles.link(study.root))
-    return Html(" ".join(f'<a href="{folder}/{escape(str(p))}">{escape(p.name)}</a>' for p in found))
+    found = {path: path.name}
+    if (study.root / path.with_suffix(".ipynb")).is_file():
+        found[path.with_suffix(".ipynb")] = "notebook"
+    folder = profiles.link(study.root)
+    links = (f'<a href="{escape(f"{folder}/{p}")}">{escape(text)}</a>' for p, text in found.items())
+    return Html(" ".join(links))
 
 
 def _commit(record: pd.Series) -> str:
