@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from msam import forking, pipeline, studies
+from msam import _yaml, forking, pipeline, studies
 from msam.analysis import profiles
 
 PUBLISHED = Path("results")
@@ -232,7 +232,7 @@ def _notebook(options: argparse.Namespace) -> int:
         pipeline.check_clone()
         source = pipeline.ROOT / "notebooks" / f"{options.name}.ipynb"
     target = LOCAL / "notebooks" / source.name
-    notebooks.execute(source, target, {name: _yaml(value, name) for name, value in options.parameters})
+    notebooks.execute(source, target, {name: _value(value, name) for name, value in options.parameters})
     print(f"the executed notebook is at {target}")
     return 0
 
@@ -325,15 +325,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _yaml(text: str, what: str) -> Any:
+def _value(text: str, what: str) -> Any:
     try:
-        return studies.read_yaml(text)
+        return _yaml.load(text)
     except yaml.YAMLError:
         raise ValueError(f"{what} is no YAML: {text!r}") from None
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    value = _yaml(text, "--options")
+    value = _value(text, "--options")
     if not isinstance(value, dict):
         raise ValueError(f"--options must be a mapping like '{{seed: 1}}', not {text!r}")
     return value

@@ -20,8 +20,9 @@ from typing import Any
 
 import yaml
 
+from msam import _yaml
 from msam.fingerprint import built_in, code_fingerprint
-from msam.studies import _yaml, schema
+from msam.studies import schema
 
 FOLDER = Path(__file__).parent
 
@@ -72,9 +73,6 @@ class Cell:
         modules += ["msam.stacked"] * ("stacked" in self.config.get("fast", ()))
         parts = [self.config, code_fingerprint(modules), self.needs.key if self.needs else ""]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-read_yaml = _yaml.load
 
 
 def names() -> list[str]:

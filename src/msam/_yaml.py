@@ -34,16 +34,25 @@ def load(text: str) -> Any:
         loader.dispose()
 
 
-def _check(node: yaml.Node) -> None:
+def _check(root: yaml.Node) -> None:
     """Refuse a key that stands twice in one mapping; what `<<` brings may be replaced."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _check(item)
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key.value!r} is there twice, the second time in line {line}")
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-            _check(value)
+    todo, known = [root], set()
+    while todo:
+        node = todo.pop()
+        if id(node) in known:  # an alias
+            continue
+        known.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+        if isinstance(node, yaml.MappingNode):
+            todo += [value for _, value in node.value]
+            _check_keys([key for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+
+
+def _check_keys(keys: list[yaml.ScalarNode]) -> None:
+    seen = set()
+    for key in keys:
+        if key.value in seen:
+            line = key.start_mark.line + 1
+            raise yaml.YAMLError(f"the key {key.value!r} is there twice, the second time in line {line}")
+        seen.add(key.value)
