@@ -41,6 +41,9 @@ STACKED_COLUMNS = {
 }
 TIMED = "ratios are medians over repeats of the two side by side. Evidence level: own timing."
 
+SELDOM = {"paper": ", timed a fortieth as often,"}
+"""How often a network was timed, where it was not as often as the others; see `benchmarks/step_cost.py`."""
+
 
 def cost_table(study: Study) -> Table:
     """Time of a step relative to SAM's and to joint training's, its milliseconds, and its passes."""
@@ -122,7 +125,8 @@ def cost_sentence(study: Study) -> str:
         return "No benchmark is recorded; `make benchmark` measures and writes one."
     fewest = rows["modalities"].min()
     parts = [
-        f"on the network {net} a step of {label(method)} costs {_both(part, method, fewest)}"
+        f"on the network {net}{SELDOM.get(net, '')} a step of {label(method)} costs "
+        f"{_both(part, method, fewest)}"
         for net, part in rows.groupby("net", sort=False)
         for method in ("msam", "msam (naive)")
         if method in set(part["method"])
@@ -163,15 +167,9 @@ def _both(rows: pd.DataFrame, method: str, count: int) -> str:
     mine = rows[(rows["method"] == method) & (rows["modalities"] == count)]
     return " and ".join(
         f"{row.ratio_to_sam:.2f} times SAM's ({row.fusion} fusion; quartiles "
-        f"{_text('quartiles', row.ratio_to_sam_iqr)}{_few(row)})"
+        f"{_text('quartiles', row.ratio_to_sam_iqr)})"
         for row in mine.itertuples()
     )
-
-
-def _few(row: Any) -> str:
-    """How often a step was timed, where that is known."""
-    count = getattr(row, "repeats", None)
-    return "" if count is None or pd.isna(count) else f"; {count:.0f} repeats"
 
 
 def _text(key: str, value: Any) -> str:
