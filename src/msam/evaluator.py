@@ -185,8 +185,7 @@ class CoalitionEvaluator:
     def _shares(
         self, labels: Tensor, inputs: tuple[Any, ...], named: Inputs
     ) -> tuple[tuple[str, ...], Tensor]:
-        _check_apart(labels, inputs, named, self.modalities)
-        names, logits = self._evaluate(inputs, named)
+        names, logits = self._evaluate(inputs, named, labels)
         _check_labels(labels, logits, self._named)
         logits = logits if logits.dtype.itemsize > 2 else logits.float()
         values = self.value(logits, labels)
@@ -200,10 +199,14 @@ class CoalitionEvaluator:
         return names, self.normalize((weights * values).sum(-1))  # a product of matrices would be autocast
 
     @torch.no_grad()
-    def _evaluate(self, args: tuple[Any, ...], kwargs: Inputs) -> tuple[tuple[str, ...], Tensor]:
+    def _evaluate(
+        self, args: tuple[Any, ...], kwargs: Inputs, labels: Tensor | None = None
+    ) -> tuple[tuple[str, ...], Tensor]:
         """Names of the modalities and logits of their coalitions, (2^M - 1) x B x C."""
         model = cast(Any, self.model)
         inputs, call = _by_name(model, args, kwargs)
+        if self.modalities is None and labels is not None:
+            _check_apart(labels, inputs)
         offered = tuple(model.modalities) if _offers(model) else ()
         names = tuple(self.modalities or offered or inputs)
         _check(names, inputs)
@@ -313,13 +316,10 @@ def _check(modalities: tuple[str, ...], inputs: Inputs) -> None:
             )
 
 
-def _check_apart(
-    labels: Tensor, inputs: tuple[Any, ...], named: Inputs, modalities: Sequence[str] | None
-) -> None:
+def _check_apart(labels: Tensor, inputs: Inputs) -> None:
     """Refuse labels that are an input too, and so would be a modality."""
-    mapping = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else {}
-    for name, x in (*mapping.items(), *named.items()):
-        if x is labels and modalities is None:
+    for name, x in inputs.items():
+        if x is labels:
             raise ValueError(f"input {name!r} is the labels: say which inputs are muted with `modalities`")
 
 

@@ -92,7 +92,7 @@ def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> l
     jobs: list[Job] = []
     for cell in cells:
         reason = runner.stale(cell, seeds, results)
-        if not reason and not _is_notebook(cell.path(results).with_suffix(".ipynb")):
+        if not reason and not _is_notebook(records.content(cell.path(results).with_suffix(".ipynb"))):
             reason = "its notebook is missing or damaged"
         if not reason and cell.needs and any(job.cell == cell.needs for job in jobs):
             reason = f"it needs {cell.needs.name}"
@@ -104,8 +104,7 @@ def plan(cells: Sequence[Cell], seeds: int, results: Path, published: Path) -> l
     return jobs
 
 
-def _is_notebook(path: Path) -> bool:
-    content = records.content(path)
+def _is_notebook(content: Any) -> bool:
     return isinstance(content, dict) and "cells" in content
 
 
@@ -453,7 +452,7 @@ def publish(results: Path, published: Path, profile: str) -> int:
     texts = {}
     for path in files:
         content = records.content(path)
-        if not (_is_notebook(path) if path.suffix == ".ipynb" else isinstance(content, dict)):
+        if not (_is_notebook(content) if path.suffix == ".ipynb" else isinstance(content, dict)):
             raise PipelineError(f"{path} is corrupt; delete it and train the cell again")
         place = path.relative_to(results)
         if len(place.parts) == DEPTH and path.suffix == ".json":

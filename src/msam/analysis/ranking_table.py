@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,7 @@ def ranking_table(study: Study) -> Table:
     """Mean rank and interquartile mean of every method; those that lack blocks in a part of their own."""
     found = {heading: ranking(study, level) for heading, level in parts(study).items()}
     first = next(iter(found.values()), ranking(study))
-    rows = [
-        {("", "method"): label(row.name)} | _side_by_side(found, row.name, _ranking_texts)
-        for row in first.itertuples()
-    ]
+    rows = [{("", "method"): label(row.name)} | _side_by_side(found, row.name) for row in first.itertuples()]
     full = int(first["complete"].sum())
     shown = [(rows[:full], ""), (rows[full:], "Not in all blocks")]
     blocks = tuple(Block(grouped(part), heading) for part, heading in shown if part)
@@ -194,13 +191,11 @@ def span(interval: Interval, digits: int) -> str:
     return value + (ends if interval.exists else "")
 
 
-def _side_by_side(
-    found: Mapping[str, pd.DataFrame], name: str, texts: Callable[[Any], dict[str, Any]]
-) -> dict[tuple[str, str], Any]:
+def _side_by_side(found: Mapping[str, pd.DataFrame], name: str) -> dict[tuple[str, str], Any]:
     """A method's texts in every group of blocks, dashes where it has no runs."""
     out: dict[tuple[str, str], Any] = {}
     for heading, part in found.items():
-        rows = {row.name: texts(row) for row in part.itertuples()}
+        rows = {row.name: _ranking_texts(row) for row in part.itertuples()}
         absent = dict.fromkeys(next(iter(rows.values()), {}), DASH)
         out |= {(heading, key): text for key, text in rows.get(name, absent).items()}
     return out

@@ -172,12 +172,15 @@ def fusion_order(cells: pd.DataFrame) -> list[str]:
 def sorted_cells(cells: pd.DataFrame, datasets: Iterable[str]) -> pd.DataFrame:
     """Rows by dataset in this order, late fusion first, methods in reading order."""
     places = {name: i for i, name in enumerate(dict.fromkeys(datasets))}
+    columns = {fusion: i for i, fusion in enumerate(fusion_order(cells))}
     order = {name: i for i, name in enumerate(in_order(cells["name"]))}
     ranks = cells.assign(
-        place=cells["dataset"].map(places), late=cells["fusion"] != "late", order=cells["name"].map(order)
+        place=cells["dataset"].map(places),
+        column=cells["fusion"].map(columns),
+        order=cells["name"].map(order),
     )
-    keys = ["place", "late", "fusion", "order"]
-    return ranks.sort_values(keys, kind="stable").drop(columns=["place", "late", "order"])
+    keys = ["place", "column", "order"]
+    return ranks.sort_values(keys, kind="stable").drop(columns=keys)
 
 
 def record_json(study: Study, path: str | Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from msam.studies import schema
 FOLDER = Path(__file__).parent
 
 FUSIONS = ("late", "early", "psp")
-"""Those of `msam.models`, which a plan does not import because it imports PyTorch."""
+"""Those of `msam.models`, which is not imported to expand a study because it imports PyTorch."""
 
 SETTINGS = ("rho", "label_noise", "probes")
 """Settings that the entry of a method may replace; what else it holds are options of the method."""
@@ -103,9 +103,9 @@ def _load(profile: str, readers: tuple[Path, ...]) -> dict[str, Any]:
     schema.check(content, schema.PROFILE, where)
     if "search" in content:
         schema.check(content["search"], schema.SEARCH, f"{where}, search")
+    schema.check_names(content["studies"], f"{where}, studies", reserved=("all", "data"))
     for name, study in content["studies"].items():
         here = f"{where}, study {name!r}"
-        schema.check_names([name], f"{where}, studies", reserved=("all", "data"))
         if isinstance(study, dict) and "from" in study:
             if path in readers:
                 raise ValueError(f"{here} is taken from itself")
@@ -151,8 +151,8 @@ def chosen(profile: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]
         found = dict(zip(places, settings, strict=True))
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged; `msam search` makes it") from None
-    for place, chosen in found.items():
-        schema.check(chosen, schema.CHOSEN, f"{path}, {'/'.join(place)}")
+    for place, values in found.items():
+        schema.check(values, schema.CHOSEN, f"{path}, {'/'.join(place)}")
     return found
 
 
@@ -179,7 +179,8 @@ def cells(
         _check_dataset(d, data or {}, where)
     for f in fusions:
         _known(FUSIONS, f, f"{where}: unknown fusion")
-    found = [cell for d in datasets for f in fusions for cell in _column(profile, study, d, f)]
+    tuned = chosen(profile)
+    found = [cell for d in datasets for f in fusions for cell in _column(profile, study, d, f, tuned)]
     schema.check_names([cell.name for cell in found], where)
     twice = [title for title, count in Counter(cell.title for cell in found).items() if count > 1]
     if twice:
@@ -203,15 +204,16 @@ def with_hyperparameters(
     return replace(cell, config=config | {"options": config["options"] | dict(options or {})})
 
 
-def _column(profile: dict[str, Any], study: str, dataset: str, fusion: str) -> Iterator[Cell]:
-    """The cells of one data set and fusion."""
+def _column(
+    profile: dict[str, Any], study: str, dataset: str, fusion: str, found: Mapping[Any, dict[str, Any]]
+) -> Iterator[Cell]:
+    """The cells of one data set and fusion; `found` is what `chosen` gives."""
     content = profile["studies"][study]
     settings = {**profile["defaults"], **(content.get("defaults") or {})}
     data = content["datasets"][dataset] or {}
     own = data.get("methods") or {}
     for entry in own:
         _known(list(content["methods"]), entry, "unknown method")
-    found = chosen(profile)
     done: dict[str, Cell] = {}
     for entry, options in content["methods"].items():
         where = f"profile {profile['profile']}, study {study!r}, {dataset}/{fusion}/{entry}"
