@@ -23,12 +23,12 @@ from msam.coalitions import (
     batch_shares,
     coalition_logits,
     contributions,
-    responses,
 )
 from msam.datasets import Split
 from msam.methods._base import Method, StepReport, UnsupportedCell
 from msam.methods._dominance import Dominance, at
 from msam.methods._modality import GRADIENT, squared_gradients
+from msam.methods._response import response_step
 from msam.models import MultimodalClassifier
 from msam.optim import ModalityAwareSAM
 from msam.shapley import sampled_weights
@@ -84,7 +84,9 @@ class MSAM(Method):
 
     def step(self, batch: Split) -> StepReport:
         """One step: two gradients, three in the reading `response`."""
-        return self._response_step(batch) if self.reading == "response" else self._loss_step(batch)
+        if self.reading == "response":
+            return response_step(self.sam, self.model, batch, self._choose)
+        return self._loss_step(batch)
 
     def _loss_step(self, batch: Split) -> StepReport:
         steer: list[Tensor] = []  # shares and the index of the dominant modality
@@ -121,38 +123,12 @@ class MSAM(Method):
             logits = coalition_logits(self.model, batch.inputs, features, fused, sets)
             return normalize(contributions(VALUES[self.value](logits, batch.labels), sets, weights))
         logits = coalition_logits(self.model, batch.inputs, features, fused)
-        names = self.model.modalities
-        return batch_shares(logits, batch.labels, names, self.value, self.normalization)
+        return self._exact(logits, batch)
 
-    def _response_step(self, batch: Split) -> StepReport:
-        passes: list[Tensor] = []  # loss of every modality's response, shape (M,)
-        steer: list[Tensor] = []  # shares and the index of the dominant modality
-        joint: list[Tensor] = []  # loss of the fused logits
+    def _exact(self, logits: Tensor, batch: Split) -> Tensor:
+        """Shares of the batch by the logits of all coalitions."""
+        return batch_shares(logits, batch.labels, self.model.modalities, self.value, self.normalization)
 
-        def closure() -> Tensor:
-            self.sam.zero_grad()
-            features = self.model.encode(batch.inputs)
-            fused = self.model.fuse(features)
-            logits = coalition_logits(self.model, batch.inputs, features, fused)
-            names = self.model.modalities
-            losses = torch.stack([F.cross_entropy(z, batch.labels) for z in responses(logits, names)])
-            if not passes:
-                steer.extend(
-                    self.dominance.choose(
-                        lambda: batch_shares(
-                            logits.detach(), batch.labels, names, self.value, self.normalization
-                        )
-                    )
-                )
-                joint.append(F.cross_entropy(fused.detach(), batch.labels))
-            passes.append(losses)
-            loss = at(steer[0] * losses, steer[1])
-            loss.backward(retain_graph=len(passes) == 1)
-            return loss
-
-        def rest() -> None:
-            weighted = steer[0] * passes[0]
-            (weighted.sum() - at(weighted, steer[1])).backward()
-
-        self.sam.step(closure, rest=rest)
-        return StepReport(joint[0], 3, *steer)
+    def _choose(self, logits: Tensor, batch: Split) -> tuple[Tensor, Tensor]:
+        """Shares and the index of the dominant modality by the logits of all coalitions."""
+        return self.dominance.choose(lambda: self._exact(logits, batch))
