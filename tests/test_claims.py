@@ -13,7 +13,7 @@ from test_analysis_records import cell_record, description, fabricate, write
 from msam import cli
 from msam.analysis import claims, claims_table, paper
 from msam.analysis.probes import MEASURES
-from msam.analysis.statistics import equivalent, holm, paired_test
+from msam.analysis.statistics import detectable, equivalent, holm, paired_test
 from msam.analysis.verdicts import (
     ALPHA,
     CONTRADICTED,
@@ -67,6 +67,14 @@ def test_holm_rejects_what_closed_testing_does(n):
         corrected = holm(p_values)
         for alpha in (0.01, 0.05, 0.3):
             assert [p <= alpha for p in corrected] == closed_testing(p_values, alpha)
+
+
+@pytest.mark.parametrize(("n", "alpha", "power"), [(5, 0.05, 0.8), (5, 0.05 / 6, 0.8), (10, 0.01, 0.5)])
+def test_a_detectable_effect_is_found_with_its_probability(n, alpha, power):
+    differences = np.random.default_rng(0).normal(3, 2, n)
+    shift = detectable(differences, alpha, power) / (np.std(differences, ddof=1) / np.sqrt(n))
+    critical = stats.t.isf(alpha, n - 1)
+    assert stats.nct.sf(critical, n - 1, shift) == pytest.approx(power, abs=1e-6)
 
 
 def test_holm_by_hand():
@@ -223,6 +231,25 @@ def test_a_missing_method_of_the_table_is_not_beaten(tmp_path):
     assert second["test"].endswith("too few seeds of MSES")
 
 
+def diverged(root, name):
+    """The last seed of a record is a diverged one."""
+    path = root.joinpath("made", "main", *LATE, f"{name}.json")
+    broken = json.loads(path.read_text())
+    broken["seeds"][-1] |= {"state": "diverged", "reason": "loss is nan", "final": {}}
+    write(path, broken)
+
+
+@pytest.mark.parametrize(("mine", "expected"), [(0.9, SUPPORTED), (0.6, CONTRADICTED)])
+def test_a_method_that_diverged_is_no_candidate_for_the_highest(tmp_path, mine, expected):
+    accuracies = table_of(LATE, mine, 0.7)
+    root = study_of(tmp_path, accuracies | {(*LATE, "mses"): around(0.99)})
+    for claim in ("C1", "C2"):
+        assert found(root, claim)["tests"][0]["outcome"] == CONTRADICTED
+    diverged(root, "mses")
+    for claim in ("C1", "C2"):
+        assert found(root, claim)["tests"][0]["outcome"] == expected
+
+
 def test_a_block_without_a_method_of_the_table_is_not_tested(tmp_path):
     root = study_of(
         tmp_path, {(LATE[0], "psp", "msam"): around(0.9), (LATE[0], "psp", "mixture"): around(0.8)}
@@ -301,7 +328,13 @@ def test_c3_needs_tau_and_flatness(tmp_path):
     }
     assert any("/probes/" in path for path in whole["records"])
     probed(tmp_path, LATE, {"msam": 9})
-    assert found(root, "C3")["counts"][CONTRADICTED] == 4
+    mixed = found(root, "C3")
+    assert mixed["counts"][CONTRADICTED] == 4
+    assert mixed["parts"] == {
+        f"{what} against {other}": verdict
+        for what, verdict in (("generalization", REPRODUCED), ("flatness", NOT))
+        for other in ("AGM", "SAM")
+    }
 
 
 @pytest.mark.parametrize(("fixed", "expected"), [(0.5, REPRODUCED), (0.9, NOT)])
@@ -346,10 +379,7 @@ def test_c6_needs_both_fusions_and_both_numbers_of_modalities(tmp_path):
 def test_c6_counts_a_diverged_seed_as_not_working(tmp_path):
     accuracies = {(*LATE, n): around(v, 0.001, 6) for n, v in (("msam", 0.8), ("joint", 0.7))}
     root = study_of(tmp_path, accuracies)
-    path = root / "made/main/controlled/late/msam.json"
-    broken = json.loads(path.read_text())
-    broken["seeds"][5] |= {"state": "diverged", "reason": "loss is nan", "final": {}}
-    write(path, broken)
+    diverged(root, "msam")
     assert found(root, "C6")["tests"][0]["outcome"] == UNDECIDED
 
 
@@ -375,6 +405,20 @@ def test_c7_tests_the_modalities_that_do_not_dominate_by_both_definitions(tmp_pa
     assert len(whole["tests"]) == 6  # no heads with early fusion
     before = 100 * 0.1 * (1 - np.exp(-1 / 2))  # by which the made-up M-SAM is better without the shift
     assert whole["effects"][0]["effect"] == pytest.approx(20 + before, abs=1)
+
+
+def test_c7_is_not_tested_where_runs_disagree_on_the_dominant_modality(tmp_path):
+    def other(seed, _):
+        seed["epochs"][0]["dominance"] = {"m1": 5 + seed["seed"], "m2": 5, "m3": 0}
+
+    root = study_of(tmp_path, {(*LATE, n): around(0.6) for n in ("msam", "joint")}, change=other)
+    assert found(root, "C7")["counts"][UNTESTED] == 0
+    path = root.joinpath("made", "main", *LATE, "msam.json")
+    record = json.loads(path.read_text())
+    record["seeds"][0]["epochs"][0]["dominance"]["m2"] = 6
+    write(path, record)
+    (only,) = found(root, "C7")["tests"]
+    assert (only["outcome"], only["test"]) == (UNTESTED, "the dominant modality: M-SAM's runs disagree on it")
 
 
 @pytest.mark.parametrize(("slope", "word"), [(-0.2, REPRODUCED), (0.2, NOT)])

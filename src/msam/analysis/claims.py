@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from msam.analysis import paper, profiles, rate, sources
-from msam.analysis.dominance import dominant as dominant_modality
+from msam.analysis.dominance import dominant_by_seed
 from msam.analysis.metrics import by_seed, gaps_by_seed, per_seed, relative_gain
 from msam.analysis.names import label
 from msam.analysis.probes import WHOLE, log_flatness
@@ -26,7 +26,7 @@ from msam.analysis.statistics import equivalent, paired_test
 from msam.analysis.verdicts import ALPHA, RULE, SEEDS, Block, Check, judge, signed, untested
 from msam.records import commit_name
 
-MARGIN = 0.01  # of accuracy: the paper's smallest gain over SAM, 0.91 points, rounded; `mixing` has its own
+MARGIN = 0.009  # of accuracy: less than the paper's smallest gain over SAM, 0.91 points
 FILE = "claims.json"
 STUDIES = ("main", "probes", "dominance")
 
@@ -127,19 +127,25 @@ def write(root: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def over_sam() -> pd.Series:
+    """The paper's gains over SAM in fused accuracy, in points, a row a cell of its tables."""
+    return pd.concat([paper.margins("late", "SAM"), paper.margins("early", "SAM")])
+
+
 def claims() -> list[Claim]:
     """The eight claims; numbers in their statements are those of the paper's tables."""
-    over_sam = pd.concat([paper.margins("late", "SAM"), paper.margins("early", "SAM")])
-    margin = f"{100 * MARGIN:g} point"
+    gains = over_sam()
+    margin = f"{100 * MARGIN:g} points"
     return [
         Claim(
             "C1",
-            f"M-SAM has the highest fused accuracy in all {len(over_sam)} cells",
+            f"M-SAM has the highest fused accuracy in all {len(gains)} cells",
             "Tables 1, 2",
             "A test a block: M-SAM is higher than every other method of the paper's table (largest p of the "
-            "comparisons; a method without records counts as not beaten), against: some method is higher "
-            "(smallest p times their number). Effect: M-SAM minus the method of the largest p, without an "
-            "interval, because the results choose that method: it is below zero even if all are equal.",
+            "comparisons; a method without records counts as not beaten, one with a diverged run is no "
+            "candidate), against: some method is higher (smallest p times their number). Effect: M-SAM minus "
+            "the method of the largest p, without an interval, because the results choose that method: it is "
+            "below zero even if all are equal.",
             "results",
             _highest_of_table,
         ),
@@ -148,8 +154,9 @@ def claims() -> list[Claim]:
             f"up to {_largest_relative_gain():.1f} % above the best other method",
             "Section 4.3.1, Tables 1, 2",
             "A test a block: M-SAM is higher than the method of the paper's table with the best mean "
-            "validation accuracy after the last epoch, so that the choice does not use the test split. Not "
-            "tested where one of these methods has too few seeds. Effect: relative gain in %.",
+            "validation accuracy after the last epoch, so that the choice does not use the test split. A "
+            "method with a diverged run is no candidate. Not tested where another has too few seeds. Effect: "
+            "relative gain in %.",
             "ranking",
             _over_best_other,
         ),
@@ -160,7 +167,8 @@ def claims() -> list[Claim]:
             "Six tests a block: tau of the fused output, the largest Hessian eigenvalue and the adaptive "
             "sharpness of the whole network, each against AGM and against SAM. Effect: the other method's "
             "minus M-SAM's, of the two sharpnesses in log10, as they differ by orders of magnitude between "
-            "datasets. The networks are those of each method's own learning rate and radius.",
+            "datasets. The networks are those of each method's own learning rate and radius. The "
+            "claim has four parts: generalization and flatness, against AGM and against SAM.",
             "flatness",
             _flatter,
         ),
@@ -201,14 +209,14 @@ def claims() -> list[Claim]:
             "Tables 1, 2",
             "A test a block, non-dominant modality and definition of its accuracy: by Shapley response, and "
             "for late fusion also by the modality's own head. Dominant is the one that dominated the most "
-            "batches of M-SAM's runs. With early fusion the response contains a part of the fused output. "
-            "Effect: M-SAM minus joint training.",
+            "batches; not tested where M-SAM's runs disagree on it. With early fusion the response "
+            "contains a part of the fused output. Effect: M-SAM minus joint training.",
             "results",
             _harmonizes,
         ),
         Claim(
             "C8",
-            f"beats SAM everywhere, by {over_sam.min():.2f} to {over_sam.max():.2f} points",
+            f"beats SAM everywhere, by {gains.min():.2f} to {gains.max():.2f} points",
             "Tables 1, 2",
             f"A test a block: M-SAM is higher than SAM, each at its own settings from the search. Beside it "
             f"an equivalence test: the difference is less than {margin} either way. The page compares them "
@@ -251,7 +259,8 @@ def _flatter(evidence: Evidence) -> Iterator[Check]:
     for block, (study, unit, values), other in product(evidence.blocks, measures, COMPARED):
         effect = _minus(values.get((*block, other)), values.get((*block, "msam")))
         what = f"{unit} of {label(other)} minus that of M-SAM"
-        yield signed(block, what, unit, effect, _paths(study, block, ["msam", other]))
+        part = f"{'generalization' if unit == 'tau' else 'flatness'} against {label(other)}"
+        yield signed(block, what, unit, effect, _paths(study, block, ["msam", other]), part=part)
 
 
 def _over_fixed(evidence: Evidence) -> Iterator[Check]:
@@ -301,11 +310,13 @@ def _trains(evidence: Evidence, block: Block, what: str) -> Check:
 def _harmonizes(evidence: Evidence) -> Iterator[Check]:
     runs = evidence.main.frames.runs
     for block in evidence.blocks:
-        names, dominant = modalities(evidence.main, block[0]), dominant_modality(evidence.main, *block)
+        names, found = modalities(evidence.main, block[0]), dominant_by_seed(evidence.main, *block)
         records = _paths(evidence.main, block, ["msam", "joint"])
-        if dominant is None:
-            yield untested(block, "the dominant modality is not known", POINTS, records)
+        if len(found) != 1:
+            what = "M-SAM's runs disagree on it" if found else "is not known"
+            yield untested(block, f"the dominant modality: {what}", POINTS, records)
             continue
+        (dominant,) = found
         definitions = {"accuracy": "by Shapley response"}
         definitions |= {"head_accuracy": "by its own head"} if block[1] == "late" else {}
         for name, (column, text) in product(names, definitions.items()):
@@ -348,11 +359,14 @@ def _highest(block: Block, values: Mapping[str, pd.Series | None], records: Sequ
 
 
 def _table_rivals(evidence: Evidence, block: Block) -> list[str]:
-    """The other multimodal methods of the paper's table that are defined in a block."""
-    cells = evidence.main.cells
-    here = cells[(cells["dataset"] == block[0]) & (cells["fusion"] == block[1])]
-    undefined = set(here.loc[here["state"] == "undefined", "name"])
-    return [name for name in paper.methods(block[1]) if name != "msam" and name not in undefined]
+    """The other methods of the paper's table that are defined in a block and have no diverged run there."""
+
+    def names(rows: pd.DataFrame, state: str) -> set[str]:
+        here = (rows["dataset"] == block[0]) & (rows["fusion"] == block[1]) & (rows["state"] == state)
+        return set(rows.loc[here, "name"])
+
+    out = names(evidence.main.cells, "undefined") | names(evidence.main.frames.seeds, "diverged") | {"msam"}
+    return [name for name in paper.methods(block[1]) if name not in out]
 
 
 def _minus(first: pd.Series | None, second: pd.Series | None) -> pd.Series:
@@ -377,7 +391,7 @@ def _paths(study: Study, block: Block, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _largest_relative_gain() -> float:
-    """The largest gain over CGGM with early fusion in percent: the only reading that gives the claim."""
+    """The largest gain over CGGM with early fusion in percent: it is the upper end that the paper claims."""
     rows = paper.reported().query("output == 'fused' and fusion == 'early'")
     table = rows.pivot(index="method", columns="dataset", values="accuracy")
     return float((100 * (table.loc["M-SAM"] / table.loc["CGGM"] - 1)).max())

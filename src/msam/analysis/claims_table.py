@@ -12,17 +12,18 @@ from typing import Any
 import pandas as pd
 
 from msam.analysis import profiles
-from msam.analysis.claims import FILE, Claim, claims
+from msam.analysis.claims import FILE, Claim, claims, over_sam
 from msam.analysis.names import joined
 from msam.analysis.provenance import listed_commits
 from msam.analysis.table import Block, Html, Table
-from msam.analysis.verdicts import RULE, VERDICTS
+from msam.analysis.verdicts import POWER, RULE, VERDICTS
 
 Judged = Mapping[str, dict[str, Any]]
 """Profile -> what its `claims.json` holds."""
 
 NO_RECORDS = "no records yet"
 
+POWERED = ("C1", "C8")
 RATE = "C5"
 ONCE = f"{RATE} is one measurement on a generated problem, the same for every level, and not on the datasets."
 
@@ -67,7 +68,9 @@ def rules_table(judged: Judged, root: Path) -> Table:
     ]
     note = (
         "Effects: mean over the tests of a unit, averaged seed by seed, in brackets the 95 % Student-t "
-        "interval over seeds. Intervals and p values take the settings that the search chose as given. "
+        f"interval over seeds; {100 * POWER:.0f} %: the true effect that a test would support with that "
+        "probability, given its seeds, their spread and the number of tests, median over them. Intervals and "
+        "p values take the settings that the search chose as given. "
         "Smallest p: of the tests for the claim (supported) and against it "
         "(contradicted), corrected by Holm over its tests. Nothing is corrected for the number of claims."
     )
@@ -102,15 +105,41 @@ def answer(judged: Judged) -> str:
     return f"{lead} Reproduced as stated: {said or 'none'}." + (f" {ONCE}" if RATE in whole else "")
 
 
+def power_sentence(judged: Judged) -> str:
+    """How large a true gain of M-SAM the tests of C1 and C8 would find, beside the paper's gains over SAM."""
+    texts = []
+    for name in POWERED:
+        found = {_level(one): row for one in judged.values() for row in one["claims"] if row["claim"] == name}
+        sizes = [
+            f"{effect['detectable']:.1f} ({level})"
+            for level, row in found.items()
+            for effect in row["effects"]
+        ]
+        texts += [f"{name} {joined(sizes)}"] if sizes else []
+    if not texts:
+        return "There are no tests yet whose power could be said."
+    gains = over_sam()
+    return (
+        f"A test would be supported with a probability of {100 * POWER:.0f} % by a true gain, in points, of "
+        f"{'; '.join(texts)} (median over the tests). The paper's gains over SAM are {gains.min():.2f} to "
+        f"{gains.max():.2f} points, so an undecided test leaves the smaller of them open."
+    )
+
+
 def _said(row: Mapping[str, Any]) -> str:
-    return f"{row['verdict']}: {counts(row)}"
+    by_verdict: dict[str, list[str]] = {}
+    for part, verdict in row["parts"].items():
+        by_verdict.setdefault(verdict, []).append(part)
+    parts = "".join(f"; {verdict}: {joined(names)}" for verdict, names in by_verdict.items())
+    return f"{row['verdict']}: {counts(row)}{parts}"
 
 
 def _effects(row: Mapping[str, Any]) -> str:
     texts = []
     for one in row["effects"]:
         interval = "" if one["low"] is None else f" ({one['low']:+.3g} to {one['high']:+.3g})"
-        texts.append(f"{one['effect']:+.3g}{interval} {one['unit']}{_apart(row, one['unit'])}")
+        power = f"{100 * POWER:.0f} %: {one['detectable']:.2g}"
+        texts.append(f"{one['effect']:+.3g}{interval} {one['unit']}{_apart(row, one['unit'])}, {power}")
     smallest = ", ".join(f"{word} {p:.2g}" for word, p in row["smallest_p"].items() if p is not None)
     return "; ".join(texts) + (f"; smallest p: {smallest}" if smallest else "none")
 

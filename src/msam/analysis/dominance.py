@@ -83,3 +83,11 @@ def dominant(study: Study, dataset: str, fusion: str, name: str = "msam") -> str
     rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion) & (rows["name"] == name)]
     counts = rows.groupby("modality")["count"].sum()
     return None if counts.empty else str(counts.idxmax())
+
+
+def dominant_by_seed(study: Study, dataset: str, fusion: str) -> set[str]:
+    """The modalities that dominated the most batches in a run of M-SAM; one where all its runs agree."""
+    rows = study.frames.dominance
+    rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion) & (rows["name"] == "msam")]
+    counts = rows.groupby(["seed", "modality"])["count"].sum().unstack()
+    return set(counts.idxmax(axis=1))

@@ -125,6 +125,22 @@ def equivalent(differences: Iterable[float], margin: float) -> float:
     return max(paired_test(data + margin, "greater"), paired_test(data - margin, "less"))
 
 
+def detectable(differences: Iterable[float], alpha: float, power: float) -> float:
+    """The true mean that a one-sided t test of paired differences would find with a given probability.
+
+    Args:
+        differences: one a seed, two or more, no NaN; only their number and their spread count.
+        alpha: level of the test.
+        power: that probability.
+    """
+    from scipy.special import nctdtrinc, stdtrit
+
+    data = np.asarray(list(differences), dtype=float)
+    n = len(data)
+    shift = nctdtrinc(n - 1, 1 - power, stdtrit(n - 1, 1 - alpha))  # in standard errors
+    return float(shift * data.std(ddof=1) / np.sqrt(n))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values corrected for their number by Holm's step-down rule (1979), in the order given."""
     values = np.asarray(p_values, dtype=float)

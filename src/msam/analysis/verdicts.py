@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from msam.analysis.ranking import overall
-from msam.analysis.statistics import Interval, holm, mean_interval, paired_test
+from msam.analysis.statistics import Interval, detectable, holm, mean_interval, paired_test
 
 Block = tuple[str, str]  # dataset, fusion
 
 ALPHA = 0.05
+POWER = 0.8
 SEEDS = 5  # a 95 % interval of 5 pairs is 1.24 standard deviations to each side, of 3 pairs twice that
 
 SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTED = "supported", "contradicted", "undecided", "not tested"
@@ -35,6 +37,7 @@ RULE = (
     f"undecided. Reproduced: every test was made and is supported. Partly reproduced: at least one is "
     f"supported, and fewer are contradicted than supported. Not testable here: no test could be made. "
     f"Otherwise not reproduced, which means that the tests did not support the claim, not that it is refuted."
+    f" The parts of a claim that has several get a verdict each by the same rule, too."
 )
 
 
@@ -51,6 +54,7 @@ class Check:
         against: p value of the test against it.
         equal: p value of an equivalence test, where the claim has one.
         chosen: whether the results chose what the effect is measured against; it then has no interval.
+        part: of a claim that says several things, which of them.
         records: paths of the records behind it.
     """
 
@@ -62,6 +66,7 @@ class Check:
     against: float
     equal: float | None = None
     chosen: bool = False
+    part: str = ""
     records: tuple[str, ...] = ()
 
     @property
@@ -70,9 +75,9 @@ class Check:
         return len(self.effect) >= SEEDS
 
 
-def untested(block: Block, what: str, unit: str, records: Iterable[str] = ()) -> Check:
+def untested(block: Block, what: str, unit: str, records: Iterable[str] = (), part: str = "") -> Check:
     """A test that the claim needs and that the records do not allow."""
-    return Check(block, what, unit, pd.Series(dtype=float), 1.0, 1.0, records=tuple(records))
+    return Check(block, what, unit, pd.Series(dtype=float), 1.0, 1.0, part=part, records=tuple(records))
 
 
 def signed(
@@ -82,13 +87,14 @@ def signed(
     effect: pd.Series,
     records: Iterable[str] = (),
     equal: float | None = None,
+    part: str = "",
 ) -> Check:
     """The test that a mean effect over seeds is above zero, and below it."""
     values = effect.dropna()
     if len(values) < SEEDS:
-        return untested(block, what, unit, records)
+        return untested(block, what, unit, records, part)
     support, against = (paired_test(values, side) for side in ("greater", "less"))
-    return Check(block, what, unit, values, support, against, equal, records=tuple(records))
+    return Check(block, what, unit, values, support, against, equal, part=part, records=tuple(records))
 
 
 def verdict(words: Sequence[str]) -> str:
@@ -105,10 +111,12 @@ def judge(checks: Sequence[Check]) -> dict[str, Any]:
     """The verdict on a claim and everything that it follows from, ready for JSON.
 
     Returns:
-        verdict, counts (word -> tests), equivalent (tests that an equivalence test decides, None without
-        any), smallest_p (corrected, for and against), n (seeds of the tests with fewest and with most),
-        effects (a row a unit: mean over its tests, averaged seed by seed, with its interval; smallest and
-        largest test), tests (a row each), records.
+        verdict, parts (of a claim that says several things: part -> verdict), counts (word -> tests),
+        equivalent (tests that an equivalence test decides, None without any), smallest_p (corrected, for and
+        against), n (seeds of the tests with fewest and with most), effects (a row a unit: mean over its
+        tests, averaged seed by seed, with its interval; smallest and largest test; `detectable`, the median
+        over its tests of the true effect that a test would support with probability `POWER`, were its p
+        value the smallest of the claim), tests (a row each), records.
     """
     made = [check for check in checks if check.made]
     support, against = (iter(holm([getattr(c, side) for c in made])) for side in ("support", "against"))
@@ -117,12 +125,16 @@ def judge(checks: Sequence[Check]) -> dict[str, Any]:
     for check in checks:
         sides = [next(side) if check.made else None for side in (support, against)]
         same = next(equal) if check.made and check.equal is not None else None
-        rows.append(_row(check, sides[0], sides[1], same))
+        rows.append(_row(check, sides[0], sides[1], same, ALPHA / max(len(made), 1)))
     counts = Counter(row["outcome"] for row in rows)
     equals = [row["p_equivalent"] for row in rows if row["p_equivalent"] is not None]
     sizes = [len(check.effect) for check in made]
     return {
         "verdict": verdict([row["outcome"] for row in rows]),
+        "parts": {
+            part: verdict([row["outcome"] for row in rows if row["part"] == part])
+            for part in dict.fromkeys(check.part for check in checks if check.part)
+        },
         "counts": {word: counts[word] for word in WORDS},
         "equivalent": sum(p <= ALPHA for p in equals) if equals else None,
         "smallest_p": {
@@ -130,21 +142,25 @@ def judge(checks: Sequence[Check]) -> dict[str, Any]:
             for word in (SUPPORTED, CONTRADICTED)
         },
         "n": [min(sizes), max(sizes)] if sizes else [0, 0],
-        "effects": _effects(made),
+        "effects": _effects(made, rows),
         "tests": rows,
         "records": list(dict.fromkeys(path for check in checks for path in check.records)),
     }
 
 
-def _row(check: Check, support: float | None, against: float | None, equal: float | None) -> dict[str, Any]:
+def _row(
+    check: Check, support: float | None, against: float | None, equal: float | None, level: float
+) -> dict[str, Any]:
     return {
         "dataset": check.block[0],
         "fusion": check.block[1],
+        "part": check.part,
         "test": check.what,
         "unit": check.unit,
         "outcome": _outcome(support, against),
         **_numbers(mean_interval(check.effect), check.chosen),
         "n": len(check.effect),
+        "detectable": detectable(check.effect, level, POWER) if check.made else None,
         "p_supported": support,
         "p_contradicted": against,
         "p_equivalent": equal,
@@ -161,14 +177,15 @@ def _outcome(support: float | None, against: float | None) -> str:
     return CONTRADICTED if against <= ALPHA else UNDECIDED
 
 
-def _effects(made: Sequence[Check]) -> list[dict[str, Any]]:
+def _effects(made: Sequence[Check], tests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for unit in dict.fromkeys(check.unit for check in made):
         checks = [check for check in made if check.unit == unit]
         means = [float(check.effect.mean()) for check in checks]
         whole = _numbers(overall({unit: [check.effect for check in checks]}), checks[0].chosen)
         ends = {"smallest": min(means), "largest": max(means)}
-        rows.append({"unit": unit, "tests": len(checks), **whole, **ends})
+        found = median(t["detectable"] for t in tests if t["unit"] == unit and t["detectable"] is not None)
+        rows.append({"unit": unit, "tests": len(checks), **whole, **ends, "detectable": found})
     return rows
 
 
