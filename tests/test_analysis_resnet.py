@@ -6,6 +6,7 @@ from scipy import stats
 from test_analysis_records import cell_record, write
 
 from msam.analysis import paper, resnet
+from msam.analysis.claims import MARGIN
 from msam.analysis.sources import read
 from msam.analysis.table import DASH
 
@@ -29,14 +30,17 @@ def study(tmp_path):
             record = cell_record("av_digits", fusion, name, seeds=5, epochs=2)
             record["config"] |= {"profile": "resnet", "dataset": "av_mnist"}
             for seed, value in zip(record["seeds"], values, strict=True):
-                seed["final"]["last"]["test"]["accuracy"] |= {"fused": value, "image": value / 2}
+                last = seed["final"]["last"]["test"]
+                last["accuracy"] |= {"fused": value, "image": value / 2}
+                last["head_accuracy"] = {"image": value / 4} if fusion == "late" else {}
             write(folder / "main" / "av_mnist" / fusion / f"{name}.json", record)
     write(folder / "data" / "av_mnist.json", DESCRIPTION | {"splits": {"train": {"size": 1234}}})
     return read(folder.parent, only=[resnet.PROFILE])
 
 
 def test_differences_are_those_by_hand(study):
-    data = resnet.difference_table(study).data.set_index(["fusion", "first", "second", "output"])
+    data = resnet.difference_table(study).data
+    data = data[data["of"] != "head_accuracy"].set_index(["fusion", "first", "second", "output"])
     assert data.loc[("early", "msam", "sam", "fused"), "points"] == pytest.approx(-9.6)
     found = data.loc["late"]
     assert found.loc[("sam", "joint", "fused"), "points"] == pytest.approx(10.8)
@@ -47,9 +51,18 @@ def test_differences_are_those_by_hand(study):
     assert [row["points"], row["points_low"], row["points_high"]] == pytest.approx(
         [apart.mean(), apart.mean() - half, apart.mean() + half]
     )
-    below = stats.ttest_1samp(apart, -1, alternative="greater").pvalue
-    above = stats.ttest_1samp(apart, 1, alternative="less").pvalue
+    margin = 100 * MARGIN
+    below = stats.ttest_1samp(apart, -margin, alternative="greater").pvalue
+    above = stats.ttest_1samp(apart, margin, alternative="less").pvalue
     assert row["p_equal"] == pytest.approx(max(below, above))
+
+
+def test_a_modality_of_late_fusion_is_compared_by_its_head_too(study):
+    data = resnet.difference_table(study).data
+    heads = data[data["of"] == "head_accuracy"].set_index(["fusion", "first", "second", "output"])
+    assert heads.loc[("late", "sam", "joint", "image"), "points"] == pytest.approx(2.7)
+    assert "early" not in heads.index.get_level_values("fusion")
+    assert "by its own head: M-SAM cannot be told apart from SAM in image" in resnet.answer(study)
 
 
 def test_a_method_that_was_not_run_has_dashes(study):

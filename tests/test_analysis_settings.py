@@ -29,13 +29,17 @@ def test_the_same_method_is_compared_with_both_kinds_of_settings(both):
     (row,) = equal_settings.comparisons(*both).to_dict("records")  # the other block is in one study only
     assert (row["dataset"], row["fusion"]) == D
     assert (row["own"].mean, row["own"].n) == (pytest.approx(0.1), 3)
+    assert (row["same"].mean, row["same"].n) == (pytest.approx(-0.01 / 3), 3)  # not the fourth seed
     assert (row["equal"].mean, row["equal"].n) == (pytest.approx(0), 4)
+    assert (row["settings"].mean, row["settings"].n) == (pytest.approx(0.1 + 0.01 / 3), 3)
+    assert row["alike"]
 
 
 def test_table_and_sentence_say_what_is_left_of_a_gain(both):
     said = equal_settings.settings_sentence(*both)
-    assert "M-SAM is higher than SAM in 0 of 1 blocks and lower in 0." in said
-    assert "own settings and at equal ones: av_digits late +10.00 ± 2.48 and +0.00 ± 2.91 points." in said
+    assert "on the same seeds, M-SAM is higher than SAM in 0 of 1 blocks and lower in 0;" in said
+    assert "on all seeds of that study (4) higher in 0 and lower in 0." in said
+    assert "av_digits late +10.00 ± 2.48 and -0.33 ± 5.17 points, so the settings make +10.33 ± 2.87." in said
     shown = equal_settings.settings_table(*both).blocks[0].rows.iloc[0]
     assert shown["rho", "SAM"] == shown["rho", "M-SAM"] == "0.05"
     assert shown["each at its own", "reading"] == "is higher"

@@ -93,7 +93,8 @@ def against(study: Study, first: str = "msam", level: str | None = None) -> pd.D
         apart = levels.grouped(study, [d for d, _ in both], [g[first] - g[name] for g in both.values()])
         difference, most = overall(apart), max(len(_by_seed(part)) for part in apart.values())
         row = {"name": name, "blocks": len(both), "n": difference.n, "most": most, "difference": difference}
-        row |= {"probability": _improvement(list(both.values()), first, name)}
+        full = [_diverged_last(study, key, grid) for key, grid in both.items()]
+        row |= {"probability": _improvement(full, first, name)}
         rows.append(row | {word: found[word] for word in VERDICTS})
     columns = ["name", "blocks", "n", "most", "difference", "probability", *VERDICTS]
     return pd.DataFrame(rows, columns=columns)
@@ -150,17 +151,22 @@ def _blocks(runs: pd.DataFrame) -> Iterable[tuple[tuple[str, str], pd.DataFrame]
     return ((key, rows) for key, rows in runs.groupby(["dataset", "fusion"]))
 
 
+def _diverged_last(study: Study, block: tuple[str, str], grid: pd.DataFrame) -> pd.DataFrame:
+    """A block's accuracies, -1 for runs that diverged."""
+    seeds = study.frames.seeds[study.frames.seeds["state"] == "diverged"]
+    diverged = set(seeds[[*CELL, "seed"]].itertuples(index=False, name=None))
+    lost = [[(*block, name, seed) in diverged for name in grid.columns] for seed in grid.index]
+    return grid.mask(np.array(lost, dtype=bool).reshape(grid.shape), -1.0)
+
+
 def _mean_ranks(study: Study, cells: Grids, names: list[str]) -> dict[str, Interval]:
     """Mean over blocks of each method's mean rank over seeds, with its interval; diverged runs are last."""
     if not cells:
         return {}
-    seeds = study.frames.seeds[study.frames.seeds["state"] == "diverged"]
-    diverged = set(seeds[[*CELL, "seed"]].itertuples(index=False, name=None))
-    places = []
-    for block, grid in cells.items():
-        full = grid.reindex(columns=names)
-        lost = [[(*block, name, seed) in diverged for name in names] for seed in full.index]
-        places.append(aggregate.ranks(np.where(lost, -np.inf, full)))
+    places = [
+        aggregate.ranks(_diverged_last(study, block, grid.reindex(columns=names)).to_numpy())
+        for block, grid in cells.items()
+    ]
 
     def mean_rank(samples: Iterable[np.ndarray]) -> np.ndarray:
         return aggregate.mean(np.stack([aggregate.mean(sample, axis=-2) for sample in samples]), axis=0)

@@ -20,7 +20,8 @@ from msam.analysis.table import DASH, Block, Table, grouped, number
 
 NO_RECORDS = "There are no records yet, so nothing can be compared."
 BOOTSTRAP = (
-    "95 % intervals of ranks, interquartile means and probabilities: bootstrap over the seeds of each cell."
+    "95 % intervals of ranks, interquartile means and probabilities: percentile bootstrap over the seeds of "
+    "each cell, which is too narrow for so few."
 )
 UNCORRECTED = "Readings are not corrected for the number of comparisons."
 
@@ -85,7 +86,8 @@ def against_table(study: Study, first: str = "msam", noun: str = "method") -> Ta
         "a level the blocks are averaged seed by seed. Levels together: each weighs by its blocks, Welch's "
         "interval, as groups that are independent of each other. "
         f"P: probability that a run of {label(first)} is better than one of the {noun} in the same block, "
-        f"ties count one half. Higher, lower: in how many blocks. {UNCORRECTED} {BOOTSTRAP}"
+        "ties count one half, a run that diverged is worse than any other. Higher, lower: in how many "
+        f"blocks. {UNCORRECTED} {BOOTSTRAP}"
     )
     title = f"{label(first)} against every {noun}"
     data = _numbers(found, {"difference": 100, "probability": 1})

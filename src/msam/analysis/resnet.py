@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,9 @@ THEIRS = "AV-MNIST"
 MIXTURE = "mixture+share_0.5"
 METHODS = ("joint", "agm", "sam", "msam", MIXTURE)  # of the curves
 NO_RECORDS = "The paper's networks have no records here."
+
+RESPONSE, HEAD = "accuracy", "head_accuracy"
+DEFINITIONS = {RESPONSE: "", HEAD: ", own head"}
 
 PAIRS = (("sam", "joint"), ("msam", "joint"), ("msam", "agm"), ("msam", "sam"), ("msam", MIXTURE))
 
@@ -46,9 +50,10 @@ def difference_table(study: Study) -> Table:
     data: list[dict[str, Any]] = []
     blocks = tuple(Block(_differences(study, fusion, data), f"{fusion} fusion") for fusion in FUSIONS)
     note = (
-        "Test accuracy after the last epoch, in points, paired by seed, ± half of the 95 % interval. "
+        "Test accuracy after the last epoch, in points, paired by seed, ± half of the 95 % interval; of a "
+        "modality by its Shapley response, with late fusion by its own head too. "
         "Reading: of the fused output; not corrected for the number of comparisons. p (equal): of two "
-        f"one-sided tests that the fused difference lies within {100 * MARGIN:g} point of zero, the "
+        f"one-sided tests that the fused difference lies within {100 * MARGIN:g} points of zero, the "
         "margin of claim C8."
     )
     name = "resnet_differences"
@@ -71,10 +76,12 @@ def answer(study: Study) -> str:
     about = f"With ResNet18 for each modality, {train:,} train images and {config['epochs']} epochs"
     clauses = [clause for first, second in PAIRS for clause in _clauses(study, first, second)]
     fused = f"{about}, in fused test accuracy: {'; '.join(clauses) or 'nothing can be compared yet'}."
-    single = [
-        clause for name in modalities(study, DATASET) for clause in _clauses(study, "msam", "sam", name)
-    ]
-    return f"{fused} In one modality: {'; '.join(single)}." if single else fused
+    texts = [fused]
+    for value, how in ((RESPONSE, "by its Shapley response"), (HEAD, "by its own head")):
+        single = [_clauses(study, "msam", "sam", m, value) for m in modalities(study, DATASET)]
+        if any(single):
+            texts.append(f"In one modality, {how}: {'; '.join(chain(*single))}.")
+    return " ".join(texts)
 
 
 def _accuracies(study: Study, fusion: str) -> pd.DataFrame:
@@ -103,34 +110,43 @@ def _differences(study: Study, fusion: str, data: list[dict[str, Any]]) -> pd.Da
     rows = []
     for first, second in PAIRS:
         row: dict[str, Any] = {"comparison": f"{label(first)} minus {label(second)}"}
-        for output in [*modalities(study, DATASET), "fused"]:
-            points, equal = _compare(study, fusion, first, second, output)
-            row[f"{output} (points)"] = number(points, 2, signed=True)
+        for output, value in _outputs(study, fusion):
+            points, equal = _compare(study, fusion, first, second, output, value)
+            row[f"{output}{DEFINITIONS[value]} (points)"] = number(points, 2, signed=True)
             if output == "fused":
                 row |= {"n": points.n, "reading": VERDICTS[verdict(points)]}
                 row["p (equal)"] = DASH if equal is None else f"{equal:.2g}"
-            pair = {"fusion": fusion, "first": first, "second": second, "output": output}
+            pair = {"fusion": fusion, "first": first, "second": second, "output": output, "of": value}
             data.append({**pair, **spread("points", points), "p_equal": equal})
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _outputs(study: Study, fusion: str) -> list[tuple[str, str]]:
+    """Outputs and the definitions of their accuracy: early fusion has no heads of its modalities."""
+    names = modalities(study, DATASET)
+    heads = names if fusion == "late" else []
+    return [*((m, RESPONSE) for m in names), *((m, HEAD) for m in heads), ("fused", RESPONSE)]
+
+
 def _compare(
-    study: Study, fusion: str, first: str, second: str, output: str = "fused"
+    study: Study, fusion: str, first: str, second: str, output: str = "fused", value: str = RESPONSE
 ) -> tuple[Interval, float | None]:
     """The difference in points, and the p value of equivalence where there is an interval."""
-    values, empty = by_seed(study.frames.runs, output), pd.Series(dtype=float)
+    values, empty = by_seed(study.frames.runs, output, value=value), pd.Series(dtype=float)
     one, two = (values.get((DATASET, fusion, name), empty) for name in (first, second))
     points = paired_difference(one, two).scaled(100)
     return points, equivalent((one - two).dropna(), MARGIN) if points.exists else None
 
 
-def _clauses(study: Study, first: str, second: str, output: str = "fused") -> list[str]:
+def _clauses(
+    study: Study, first: str, second: str, output: str = "fused", value: str = RESPONSE
+) -> list[str]:
     """How two methods differ, one clause for all fusions where it is the same; none without numbers."""
     reading = {"higher": "is higher than", "lower": "is lower than", "apart": "cannot be told apart from"}
     places: dict[str, list[str]] = {}
     for fusion in FUSIONS:
-        points, _ = _compare(study, fusion, first, second, output)
+        points, _ = _compare(study, fusion, first, second, output, value)
         if words := reading.get(verdict(points)):
             places.setdefault(words, []).append(f"{fusion} fusion ({number(points, 2, signed=True)} points)")
     where = "" if output == "fused" else f" in {output}"

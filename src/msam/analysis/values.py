@@ -84,7 +84,9 @@ def identification_sentence(study: Study, size: int = 64) -> str:
     rows = rows[rows["value"] == "accuracy"]
     if rows.empty:
         return "No network of the dataset with a known dominant modality has been probed yet."
-    means = {n: mean_interval(part["fraction"]) for n, part in rows.groupby("size")}
+    means = {
+        size: mean_interval(part.groupby("seed")["fraction"].mean()) for size, part in rows.groupby("size")
+    }
     sizes = [n for n in (min(means), size, max(means)) if n in means]
     texts = [f"{number(means[n].scaled(100), 0)} % of the batches of {n}" for n in dict.fromkeys(sizes)]
     return f"Where the truth is known, accuracy names the dominant modality in {', '.join(texts)}."
