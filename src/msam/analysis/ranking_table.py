@@ -34,13 +34,14 @@ def parts(study: Study) -> dict[str, str | None]:
 
 
 def ranking_table(study: Study) -> Table:
-    """Mean rank and interquartile mean of every method; those that lack blocks in a part of their own."""
+    """Mean rank and interquartile mean of every method; those that lack blocks in parts of their own."""
     found = {heading: ranking(study, level) for heading, level in parts(study).items()}
-    first = next(iter(found.values()), ranking(study))
-    rows = [{("", "method"): label(row.name)} | _side_by_side(found, row.name) for row in first.itertuples()]
-    full = int(first["complete"].sum())
-    shown = [(rows[:full], ""), (rows[full:], "Not in all blocks")]
-    blocks = tuple(Block(grouped(part), heading) for part, heading in shown if part)
+    blocks = tuple(
+        Block(pd.DataFrame([_ranking_texts(row) for row in rows.itertuples()]), heading + more)
+        for heading, part in found.items()
+        for rows, more in ((part[part["complete"]], ""), (part[~part["complete"]], ": not in all blocks"))
+        if len(rows)
+    )
     data = _numbers(found, {"rank": 1, "score": 1})
     note = (
         "Mean rank: by fused test accuracy among the methods, mean over seeds and blocks, 1 is best; a run "
@@ -193,18 +194,9 @@ def span(interval: Interval, digits: int) -> str:
     return value + (ends if interval.exists else "")
 
 
-def _side_by_side(found: Mapping[str, pd.DataFrame], name: str) -> dict[tuple[str, str], Any]:
-    """A method's texts in every group of blocks, dashes where it has no runs."""
-    out: dict[tuple[str, str], Any] = {}
-    for heading, part in found.items():
-        rows = {row.name: _ranking_texts(row) for row in part.itertuples()}
-        absent = dict.fromkeys(next(iter(rows.values()), {}), DASH)
-        out |= {(heading, key): text for key, text in rows.get(name, absent).items()}
-    return out
-
-
 def _ranking_texts(row: Any) -> dict[str, Any]:
     return {
+        "method": label(row.name),
         "mean rank": span(row.rank, 1),
         "interquartile mean (% of joint)": span(row.score, 1),
         "blocks": row.blocks,
