@@ -229,6 +229,19 @@ def test_a_missing_method_of_the_table_is_not_beaten(tmp_path):
     second = found(root, "C2")["tests"][0]
     assert second["outcome"] == UNTESTED
     assert second["test"].endswith("too few seeds of MSES")
+    write(
+        root.joinpath("made", "main", *LATE, "mses.json"), record(LATE, "mses", around(0.7, seeds=SEEDS - 1))
+    )
+    assert found(root, "C1")["tests"][0]["outcome"] == UNDECIDED
+    assert found(root, "C2")["tests"][0]["outcome"] == UNTESTED
+
+
+def test_a_method_that_is_undefined_in_a_block_is_no_candidate(tmp_path):
+    root = study_of(tmp_path, table_of(LATE, 0.9, 0.7))
+    path = root.joinpath("made", "main", *LATE, "mses.json")
+    write(path, json.loads(path.read_text()) | {"state": "undefined", "seeds": [], "reason": "by definition"})
+    for claim in ("C1", "C2"):
+        assert found(root, claim)["tests"][0]["outcome"] == SUPPORTED
 
 
 def diverged(root, name):
@@ -289,7 +302,7 @@ def test_seeds_are_paired(tmp_path):
     assert whole["equivalent"] in (0, 1)
 
 
-@pytest.mark.parametrize(("sam", "same"), [(0.6001, 1), (0.5, 0)])
+@pytest.mark.parametrize(("sam", "same"), [(0.6001, 1), (0.607, 1), (0.612, 0), (0.5, 0)])
 def test_c8_says_where_both_are_equal_within_the_margin(tmp_path, sam, same):
     accuracies = {(*LATE, "msam"): around(0.6, 0.001), (*LATE, "sam"): around(sam, 0.001)}
     assert found(study_of(tmp_path, accuracies), "C8")["equivalent"] == same
@@ -360,12 +373,22 @@ def blocks_of(accuracies):
         (0.8, 0.8, REPRODUCED),
         (0.795, 0.8, REPRODUCED),  # half a point less is within the margin
         (0.7, 0.8, NOT),  # ten points less
-        (0.5, 0.5, NOT),  # the largest class is 11 of 20
+        (0.785, 0.8, NOT),  # 1.5 points less
+        (0.53, 0.53, NOT),  # the largest class is 11 of 20
     ],
 )
 def test_c6_is_above_chance_and_not_below_joint(tmp_path, msam, joint, expected):
     accuracies = {"msam": around(msam, 0.001), "joint": around(joint, 0.001)}
     assert found(study_of(tmp_path, blocks_of(accuracies)), "C6")["verdict"] == expected
+
+
+def test_c6_speaks_against_by_the_smaller_p_times_two(tmp_path):
+    mine, joint = around(0.547, 0.004), around(0.56, 0.004)
+    test = found(study_of(tmp_path, {(*LATE, "msam"): mine, (*LATE, "joint"): joint}), "C6")["tests"][0]
+    chance = stats.ttest_1samp(mine, 11 / 20, alternative="less").pvalue
+    below = stats.ttest_1samp(np.subtract(mine, joint), -claims.MARGIN, alternative="less").pvalue
+    assert 0.01 < min(chance, below) < max(chance, below) < 0.5
+    assert test["p_contradicted"] == pytest.approx(2 * min(chance, below))
 
 
 def test_c6_needs_both_fusions_and_both_numbers_of_modalities(tmp_path):
@@ -430,7 +453,7 @@ def test_c5_reads_the_measured_rate(tmp_path, slope, word):
         {"rule": rule, "schedule": "sqrt", "seed": seed, "share": 0.7}
         | {"average": list(np.log(steps) / np.sqrt(steps) * steps ** (slope + 0.01 * seed))}
         | {"smallest": [0.0] * len(steps)}
-        for rule in ("dynamic", "fixed a", "sgd")
+        for rule in ("dynamic", "fixed a", "sam", "sgd")
         for seed in range(SEEDS)
     ]
     record = {

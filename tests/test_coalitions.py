@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from msam import coalitions as module
-from msam.coalitions import VALUES, batch_shares, coalition_logits
+from msam.coalitions import VALUES, batch_shares, coalition_logits, contributions
 from msam.models import build_classifier
 from msam.shapley import coalitions
 
@@ -120,3 +120,9 @@ def test_shares_find_the_modality_that_knows():
     shares = batch_shares(torch.stack([right, blind, right]), labels, ["v", "a"])
     # v alone 1, a alone 1/3, both 1: Phi_a = (1 - 1 + 1/3) / 2, Phi_v = (1 - 1/3 + 1) / 2
     assert shares.tolist() == pytest.approx([5 / 6, 1 / 6])
+
+
+def test_a_coalition_that_has_no_weight_counts_nothing():
+    a, both = frozenset("a"), frozenset("ab")
+    weights = {"a": {frozenset(): -1.0, a: 1.0}, "b": {a: -1.0, both: 1.0}}
+    assert contributions(torch.tensor([2.0, 5.0]), [a, both], weights).tolist() == [2, 3]

@@ -126,13 +126,14 @@ def test_inputs_that_are_no_modality_are_passed_as_they_are(way):
     assert_same(found, by_hand(twin, {"image": image * mask, "audio": audio}, ["image", "audio"]))
 
 
+@pytest.mark.parametrize("named", [("meta", "image"), ("meta",)])
 @pytest.mark.parametrize("output", [None, lambda out: out])
-def test_a_modality_that_is_not_named_is_always_there(output):
+def test_a_modality_that_is_not_named_is_always_there(output, named):
     names = ["image", "sensor", "meta"]
     model, inputs = classifier(names)
-    found = CoalitionEvaluator(model, modalities=["meta", "image"], output=output).logits(inputs)
+    found = CoalitionEvaluator(model, modalities=named, output=output).logits(inputs)
     truth = by_hand(model, inputs, names)
-    expected = {s: truth[s | {"sensor"}] for s in coalitions(("meta", "image"))}
+    expected = {s: truth[s | (set(names) - set(named))] for s in coalitions(named)}
     assert_same(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -177,8 +178,10 @@ def test_a_function_as_value_and_what_is_not_a_tensor_as_output():
     def right(logits, labels):
         return (logits.argmax(-1) == labels).sum(-1)  # whole numbers
 
+    image = image * torch.tensor([9.0, 1.0, 1.0])
     counted = CoalitionEvaluator(plain, value=right).shares(LABELS, image, audio)
     accuracy = CoalitionEvaluator(plain).shares(LABELS, image, audio)
+    assert accuracy["image"] != 0.5
     for m, share in counted.items():
         torch.testing.assert_close(share, accuracy[m])
 
@@ -233,7 +236,9 @@ def test_wrappers_are_looked_through():
     device = "cuda" if torch.cuda.is_available() else "cpu"  # where DataParallel moves its inputs
     model, image, audio = (part.to(device) for part in net())
     expected = CoalitionEvaluator(model).logits(image, audio)
-    for wrapped in (nn.DataParallel(model), torch.compile(model), torch.compile(nn.DataParallel(model))):
+    parallel = nn.DataParallel(model)
+    compiled = torch.compile(model)
+    for wrapped in (parallel, compiled, torch.compile(parallel), nn.DataParallel(compiled)):
         evaluator = CoalitionEvaluator(wrapped)
         assert evaluator.model is model
         slack = {"rtol": 0, "atol": 0} if device == "cpu" else {}  # compiled for a GPU, sums are rounded anew
@@ -378,6 +383,8 @@ def test_mistakes_are_named(kind, settings, args, kwargs, error, message):
             "shape [3, 9, 4] into shape [3], not [3, 9]",
         ),
         (LABELS, {"value": lambda logits, labels: logits.mean()}, "into shape [3], not []"),
+        (LABELS, {"value": lambda logits, labels: logits.mean((0, 2))}, "into shape [3], not [9]"),
+        (LABELS, {"value": lambda logits, labels: logits.mean().view(1)}, "into shape [3], not [1]"),
     ],
 )
 def test_mistakes_in_labels_and_values_are_named(labels, settings, message):
@@ -424,7 +431,15 @@ class Submodules(Net):
         self.encode = self.fuse = nn.Identity()
 
 
-@pytest.mark.parametrize("kind", [TwoInputs, Submodules])
+class Unnamed(Net):
+    def encode(self, features):
+        raise NotImplementedError
+
+    def fuse(self, features):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("kind", [TwoInputs, Submodules, Unnamed])
 def test_methods_that_only_have_the_names_are_not_called(kind):
     model, image, audio = net()
     other = kind()
@@ -448,6 +463,18 @@ def test_logits_that_are_no_number_give_shares_that_are_none(value):
             return super().forward(image, audio) + (audio / audio).mean()  # 0 / 0 where it is muted
 
     shares = CoalitionEvaluator(Masked(), value=value).shares(LABELS, IMAGE, AUDIO + 9)
+    assert all(share.isnan() for share in shares.values())
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_one_sample_without_numbers_is_enough(value):
+    class Masked(Net):
+        def forward(self, image, audio):
+            return super().forward(image, audio) + (audio / audio).mean(1, keepdim=True)
+
+    audio = AUDIO.abs() + 1
+    audio[0] = 0
+    shares = CoalitionEvaluator(Masked(), value=value).shares(LABELS, IMAGE, audio)
     assert all(share.isnan() for share in shares.values())
 
 
