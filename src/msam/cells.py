@@ -82,6 +82,7 @@ def run(
             trained = [done[s] for s in sorted(done)]
             record["seeds"] = trained
             record["provenance"] |= {
+                "finished": records.now(),
                 "seconds": round(sum(s["seconds"] for s in trained), 2),
                 "peak_memory_mb": max(s["peak_memory_mb"] for s in trained),
             }
