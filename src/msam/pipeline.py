@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,35 +161,43 @@ def with_data(jobs: Sequence[Job], cells: Sequence[Cell], results: Path) -> tupl
     Raises:
         PipelineError: not one cell has its data; the message says how to get them.
     """
-    commands = {name: command for name, command in _commands(jobs).items() if command}
-    left_out = [job for job in jobs if job.cell.config["dataset"] in commands]
-    if left_out and len(left_out) == len(cells):
-        raise PipelineError(f"data not available here: {', '.join(commands.values())}")
-    count = Counter(job.cell.config["dataset"] for job in left_out)
-    for job in left_out:
-        reason = f"not run: data not available here: {commands[job.cell.config['dataset']]}"
-        runner.write_failure(job.cell, results, reason, "")
-    lines = [
-        f"not run: {name}, {count[name]} cells: data not available here: {command}"
-        for name, command in commands.items()
+    from msam.datasets._available import get_command
+
+    absent = [
+        (command, [job for job in jobs if _dataset(job.cell) == given])
+        for given in _datasets(jobs)
+        if (command := get_command(*given))
     ]
+    left_out = [job for _, mine in absent for job in mine]
+    if left_out and len(left_out) == len(cells):
+        raise PipelineError(f"data not available here: {', '.join(command for command, _ in absent)}")
+    lines = []
+    for command, mine in absent:
+        reason = f"data not available here: {command}"
+        for job in mine:
+            runner.write_failure(job.cell, results, f"not run: {reason}", "")
+        lines.append(f"not run: {mine[0].cell.config['dataset']}, {len(mine)} cells: {reason}")
     return [job for job in jobs if job not in left_out], lines
 
 
-def _commands(jobs: Sequence[Job]) -> dict[str, str]:
-    """Data set -> command that fetches it, "" where it is here."""
-    from msam.datasets._available import get_command
+def _dataset(cell: Cell) -> tuple[str, dict[str, Any]]:
+    return cell.config["dataset"], cell.config["dataset_options"]
 
-    options = {job.cell.config["dataset"]: job.cell.config["dataset_options"] for job in jobs}
-    return {name: get_command(name, chosen) for name, chosen in options.items()}
+
+def _datasets(jobs: Sequence[Job]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and options of every dataset of the jobs; a name may come with several options."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for job in jobs:
+        if _dataset(job.cell) not in found:
+            found.append(_dataset(job.cell))
+    return found
 
 
 def data_outlook(jobs: Sequence[Job]) -> list[str]:
-    """A line about each data set of the jobs that is made from downloaded files."""
+    """A line about each dataset of the jobs that is made from downloaded files."""
     from msam.datasets._expected import outlook
 
-    options = {job.cell.config["dataset"]: job.cell.config["dataset_options"] for job in jobs}
-    return [line for name, chosen in options.items() if (line := outlook(name, chosen))]
+    return [line for given in _datasets(jobs) if (line := outlook(*given))]
 
 
 def seconds_left(jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, workers: int) -> float:
@@ -418,7 +425,7 @@ def restore_descriptions(cells: Sequence[Cell], results: Path) -> None:
     from msam.datasets._publishable import publishable
 
     for cell in {_description(c, results): c for c in cells if c.path(results).is_file()}.values():
-        path, given = _description(cell, results), (cell.config["dataset"], cell.config["dataset_options"])
+        path, given = _description(cell, results), _dataset(cell)
         whole = isinstance(content := records.content(path), dict) and "splits" in content
         if not whole and not get_command(*given):
             records.write(path, publishable(datasets.describe(*given)))
