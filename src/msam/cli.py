@@ -395,7 +395,7 @@ def _parser() -> argparse.ArgumentParser:
     add(commands, "book", _book, "build the book of all profiles that have records", pages, published)
     text = "judge the paper's claims by the records, write claims.json of each profile and print the verdicts"
     add(commands, "claims", _claims, text, published)
-    text = "make the local records of a profile the published ones"
+    text = "make the local records of a profile, the step costs and the rate the published ones"
     add(commands, "publish", _publish, text, some("profile", "results"))
     measured = add(commands, "rate", _rate, "measure the rate of convergence where the gradient is known")
     measured.add_argument("--output", type=Path, default=LOCAL / "rate" / "rate.json", help="file to write")

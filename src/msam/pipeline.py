@@ -442,25 +442,29 @@ def _seeds(content: Any) -> int:
 
 
 def publish(results: Path, published: Path, profile: str) -> int:
-    """Copy records, notebooks and step costs of a local run over the published ones; the number of files.
+    """Copy a local run over the published one: records and notebooks of the profile, step costs, the rate.
+
+    Returns:
+        The number of files.
 
     Raises:
-        PipelineError: there is none, or one of them is corrupt or has fewer seeds than the published record.
-            Nothing has been copied then.
+        PipelineError: there is no run of the profile, or one of the files is corrupt or has fewer seeds than
+            the published record. Nothing has been copied then.
     """
     source = results / profile
     if not source.is_dir():
         raise PipelineError(f"there is nothing to publish in {source}")
+    folders = (source, results / "benchmarks", results / "rate")
     files = [
         path
-        for path in sorted([*source.rglob("[!.]*"), *(results / "benchmarks").rglob("*.json")])
+        for path in sorted(path for folder in folders for path in folder.rglob("[!.]*"))
         if path.suffix in (".json", ".ipynb") and records.is_record(path)
     ]
     texts = {}
     for path in files:
         content = records.content(path)
         if not (_is_notebook(content) if path.suffix == ".ipynb" else isinstance(content, dict)):
-            raise PipelineError(f"{path} is corrupt; delete it and train the cell again")
+            raise PipelineError(f"{path} is corrupt; delete it and make it again")
         place = path.relative_to(results)
         if len(place.parts) == DEPTH and path.suffix == ".json":
             records.read(path)
