@@ -272,6 +272,14 @@ def test_help(arguments, capsys):
             assert re.search(rf"^ +{command}\s+\w+", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("command", ["plan", "reproduce", "cell", "search"])
+def test_help_offers_all_studies_where_a_command_takes_them(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    offered = "a study of the profile, or all" in " ".join(capsys.readouterr().out.split())
+    assert offered == (command in ("plan", "reproduce"))
+
+
 def test_data_describe(outside, capsys, tmp_path):
     options = ["--options", "{train: 30, validation: 12, test: 18}"]
     code, out, errors = said(capsys, "data", "describe", "controlled", *options)
