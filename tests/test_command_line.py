@@ -88,7 +88,7 @@ MISTAKES = [
     ("publish --results file", "there is nothing to publish in file/embedded"),
     (
         "publish --profile word.yaml --results results",
-        "results/word/search.json is corrupt; delete it and train the cell again",
+        "results/word/search.json is corrupt; delete it and make it again",
     ),
     ("claims --results none", "there are no records of a study main at none; train first: make reproduce"),
     ("claims --results file", "there are no records of a study main at file; train first: make reproduce"),

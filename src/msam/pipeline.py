@@ -1,4 +1,4 @@
-"""`make reproduce`: find what is missing, let Snakemake train it, show how far it is, build the book."""
+"""A run: find what is missing, let Snakemake train it, show how far it is; and publish what came out."""
 
 from __future__ import annotations
 
