@@ -201,7 +201,7 @@ def faulty(here, monkeypatch):
 
 
 def files(folder):
-    """All that is there, but the locks of data sets: they stay, lest two processes lock two files."""
+    """All that is there, but the locks of datasets: they stay, lest two processes lock two files."""
     return sorted(path for path in folder.rglob("*") if path.suffix != ".lock")
 
 

@@ -227,7 +227,7 @@ def test_failures_are_listed_with_their_reasons(story):
         for name in ("failing", "mixture+orphan")
     }
     assert reasons["failing"] == "RuntimeError: the wheel came off"
-    assert reasons["mixture+orphan"].startswith("not run: its data set or a record it needs failed, see ")
+    assert reasons["mixture+orphan"].startswith("not run: its dataset or a record it needs failed, see ")
     assert story.paths["failing"].with_suffix(".failed.ipynb").is_file()
 
 

@@ -117,7 +117,7 @@ def train(
     Args:
         profile: name or path of a study file.
         study: a study of the profile.
-        dataset: a data set of the study.
+        dataset: a dataset of the study.
         fusion: a fusion of the study.
         method: a method of the study, with its variant: "msam+encoder".
         seeds: number of seeds, from 0.

@@ -374,7 +374,7 @@ def _parser() -> argparse.ArgumentParser:
     single = argparse.ArgumentParser(add_help=False)
     single.add_argument("--study", **options["study"] | {"help": "a study of the profile"})
     data = argparse.ArgumentParser(add_help=False)
-    data.add_argument("name", help="a data set")
+    data.add_argument("name", help="a dataset")
     data.add_argument("--options", default="{}", help="its options, YAML")
 
     def add(
@@ -406,15 +406,15 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
     )
-    group = commands.add_parser("data", help="fetch, verify, prepare or describe a data set").add_subparsers(
+    group = commands.add_parser("data", help="fetch, verify, prepare or describe a dataset").add_subparsers(
         required=True, metavar="command"
     )
     describe = add(group, "describe", _describe, "sizes, class counts, shapes, license, origin", data)
     describe.add_argument("--output", type=Path, help="write the description, with samples, as JSON")
-    get = add(group, "get", _get, "download the files a data set is made from", data)
-    get.add_argument("--accept-licence", action="store_true", help="of a data set that asks for it")
+    get = add(group, "get", _get, "download the files a dataset is made from", data)
+    get.add_argument("--accept-licence", action="store_true", help="of a dataset that asks for it")
     add(group, "verify", _verify, "say which of these files are there, missing or wrong", data)
-    prepare = add(group, "prepare", _prepare, "make the arrays of a data set, ready for training", data)
+    prepare = add(group, "prepare", _prepare, "make the arrays of a dataset, ready for training", data)
     prepare.add_argument("--force", action="store_true", help="even if they are there")
     return parser
 

@@ -50,7 +50,7 @@ UNFINISHED = r"\..+(\.json\.\d+|\.\d+\.ipynb)"
 
 
 DEPTH = 5
-"""Parts of a record's path: profile, study, data set, fusion, name."""
+"""Parts of a record's path: profile, study, dataset, fusion, name."""
 
 
 class PipelineError(RuntimeError):
@@ -156,7 +156,7 @@ def with_data(jobs: Sequence[Job], cells: Sequence[Cell], results: Path) -> tupl
         results: folder of the results.
 
     Returns:
-        The other jobs, and a line for each data set left out.
+        The other jobs, and a line for each dataset left out.
 
     Raises:
         PipelineError: not one cell has its data; the message says how to get them.
@@ -203,8 +203,8 @@ def data_outlook(jobs: Sequence[Job]) -> list[str]:
 def seconds_left(jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, workers: int) -> float:
     """Expected duration of what is left: that of the plan, corrected by how long the rest took.
 
-    At first the plan counts more, as a tenth of its work done in its time would: the first jobs wait for data
-    sets to be made, and those that are running have not ended.
+    At first the plan counts more, as a tenth of its work done in its time would: the first jobs wait for
+    datasets to be made, and those that are running have not ended.
     """
     mean = _mean_seconds(jobs)
     unknown = 1.0 if mean is None else mean
@@ -341,7 +341,7 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
         raise PipelineError(f"Snakemake trained nothing{_said(log)}, see {log}")
     for cell in failed:
         if not _ended(cell, run.results):
-            reason = f"not run: its data set or a record it needs failed, see {log}"
+            reason = f"not run: its dataset or a record it needs failed, see {log}"
             runner.write_failure(cell, run.results, reason, "")
     return failed
 
@@ -414,12 +414,12 @@ def _outcome(record: dict[str, Any] | None) -> str:
 
 
 def _description(cell: Cell, results: Path) -> Path:
-    """Where the Snakefile puts the description of the cell's data set; made anew with each training."""
+    """Where the Snakefile puts the description of the cell's dataset; made anew with each training."""
     return results / cell.config["profile"] / "data" / f"{cell.config['dataset'].rpartition('.')[2]}.json"
 
 
 def restore_descriptions(cells: Sequence[Cell], results: Path) -> None:
-    """Write the descriptions of trained data sets that are lost or damaged; training writes them, once."""
+    """Write the descriptions of trained datasets that are lost or damaged; training writes them, once."""
     from msam import datasets
     from msam.datasets._available import get_command
     from msam.datasets._publishable import publishable
