@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SPLITS = ("train", "validation", "test")
-RULES = ("last", "best_validation", "best_test")
 
 _NUMBER = (int, float)
 _OPTIONAL = (int, float, type(None))
