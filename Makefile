@@ -58,7 +58,7 @@ claims: $(READY) ## Judge the paper's claims by the published records
 book: $(READY) ## Build the book from all published records alone
 	@msam book
 
-publish: $(READY) ## Make the records of results/local the published ones
+publish: $(READY) ## Make the records of results/local, step costs and rate included, the published ones
 	@msam publish --profile '$(PROFILE)'
 
 notebook: $(READY) ## Run one notebook: NB=train ARGS="-p dataset watch -p method msam -p seeds 3"

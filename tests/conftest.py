@@ -1,4 +1,4 @@
-"""What several test files share: a tiny study whose data set and methods live outside the package."""
+"""What several test files share: a tiny study whose dataset and methods live outside the package."""
 
 import os
 import signal
@@ -61,7 +61,7 @@ def toy(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory) -> Path:
-    """Cache folder of the toy data sets, built once."""
+    """Cache folder of the toy datasets, built once."""
     return tmp_path_factory.mktemp("toy-data")
 
 
@@ -123,7 +123,7 @@ def gone(pid):
 
 
 def same_shapes(name, options, dataset):
-    """Whether a loaded data set has the shapes that were said before it was prepared."""
+    """Whether a loaded dataset has the shapes that were said before it was prepared."""
     source = find(name, options)
     said = _expected.EXPECTED[name](**source.options).shapes
     return said == {m: tuple(x.shape[1:]) for m, x in dataset.splits["train"].inputs.items()}

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 
 import pytest
 import torch
@@ -64,6 +65,18 @@ def test_a_record_says_what_made_it(tiny, trained):
     assert [p.name for p in tiny("msam").path(trained).parent.iterdir() if p.stem.startswith("msam")] == [
         "msam.json"
     ]
+
+
+def test_a_record_says_when_its_last_seed_was_finished(tiny, tmp_path, monkeypatch):
+    seconds, gmtime = [0], time.gmtime
+    monkeypatch.setattr(time, "gmtime", lambda *_: gmtime(seconds[0]))
+
+    def progress(seed, epoch, entry):
+        seconds[0] = 60 * seed + epoch
+
+    run(tiny("joint"), range(2), results=tmp_path, progress=progress)
+    finished = records.read(tiny("joint").path(tmp_path))["provenance"]["finished"]
+    assert finished == "1970-01-01T00:01:02Z"
 
 
 def test_the_same_seeds_give_the_same_record(tiny, trained):

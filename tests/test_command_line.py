@@ -88,7 +88,7 @@ MISTAKES = [
     ("publish --results file", "there is nothing to publish in file/embedded"),
     (
         "publish --profile word.yaml --results results",
-        "results/word/search.json is corrupt; delete it and train the cell again",
+        "results/word/search.json is corrupt; delete it and make it again",
     ),
     ("claims --results none", "there are no records of a study main at none; train first: make reproduce"),
     ("claims --results file", "there are no records of a study main at file; train first: make reproduce"),
@@ -201,7 +201,7 @@ def faulty(here, monkeypatch):
 
 
 def files(folder):
-    """All that is there, but the locks of data sets: they stay, lest two processes lock two files."""
+    """All that is there, but the locks of datasets: they stay, lest two processes lock two files."""
     return sorted(path for path in folder.rglob("*") if path.suffix != ".lock")
 
 
@@ -270,6 +270,14 @@ def test_help(arguments, capsys):
     if arguments == ["--help"]:
         for command in ("plan", "reproduce", "cell", "search", "book", "publish", "notebook", "data"):
             assert re.search(rf"^ +{command}\s+\w+", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["plan", "reproduce", "cell", "search"])
+def test_help_offers_all_studies_where_a_command_takes_them(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    offered = "a study of the profile, or all" in " ".join(capsys.readouterr().out.split())
+    assert offered == (command in ("plan", "reproduce"))
 
 
 def test_data_describe(outside, capsys, tmp_path):

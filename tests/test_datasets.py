@@ -1,4 +1,4 @@
-"""Data sets that packages ship: recipes against independent computations, and the same arrays every time."""
+"""Datasets that packages ship: recipes against independent computations, and the same arrays every time."""
 
 import json
 import os

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from msam import cli, counting, estimate, methods, pipeline, studies
+from msam import cells, cli, counting, estimate, methods, pipeline, studies
 from msam.counting import Counts, Meter, count
 from msam.datasets import _expected, av_mnist, ave, crema_d, ur_funny
 from msam.datasets._source import find
@@ -358,9 +358,32 @@ def test_no_data_at_all_is_one_line_before_anything_runs(trained, nothing_here, 
     assert not list(Path("out").rglob("*.json"))
 
 
-def test_a_record_stands_where_its_data_are_gone(nothing_here, tmp_path, monkeypatch):
-    from msam import cells
+def test_a_dataset_with_two_sets_of_options_is_told_twice(nothing_here, tmp_path):
+    other = """
+  other:
+    datasets: {crema_d: {options: {protocol: agm}}}
+    fusions: [late]
+    methods: {joint: {rho: false}}
+"""
+    study = tmp_path / "mixed.yaml"
+    study.write_text(MIXED.replace("outside.rings: {options: {size: 24}}, ", "controlled: {}, ") + other)
+    grid = studies.cells(studies.load(str(study)))
+    grid += studies.cells(studies.load(str(study)), "other")
+    jobs = [pipeline.Job(cell, "", None) for cell in grid]
+    commands = ["msam data get crema_d", """msam data get crema_d --options '{"protocol": "agm"}'"""]
+    assert [line.partition("not here: ")[2] for line in pipeline.data_outlook(jobs)] == commands
+    left, lines = pipeline.with_data(jobs, grid, tmp_path)
+    assert {job.cell.config["dataset"] for job in left} == {"controlled"}
+    assert lines == [
+        f"not run: crema_d, {count} cells: data not available here: {command}"
+        for count, command in zip((2, 1), commands, strict=True)
+    ]
+    assert cells.why(grid[-1], tmp_path) == f"not run: data not available here: {commands[1]}"
+    with pytest.raises(pipeline.PipelineError, match=f"{commands[0]}, msam data get crema_d --options"):
+        pipeline.with_data([job for job in jobs if job not in left], grid[2:], tmp_path)
 
+
+def test_a_record_stands_where_its_data_are_gone(nothing_here, tmp_path, monkeypatch):
     cell = paper_cell("crema_d", "late", "joint")
     record = {"key": cell.key, "state": "done", "seeds": [{"seed": 0}], "provenance": {"data_checksum": "x"}}
     monkeypatch.setattr(cells.records, "read", lambda path: record)

@@ -312,5 +312,5 @@ def test_wrong_modalities_and_rules_are_refused_before_training(name, options, m
 
 
 def test_msam_of_one_modality_is_undefined():
-    with pytest.raises(methods.UnsupportedCell, match="at least two modalities"):
+    with pytest.raises(methods.UnsupportedCell, match="compares modalities, so it needs at least two"):
         methods.build("msam").check("late", ["a"])

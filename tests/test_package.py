@@ -73,7 +73,7 @@ def test_there_are_examples():
 
 
 def test_the_guide_quotes_the_files_it_is_about():
-    """CONTRIBUTING.md shows the toy method, data set and study file as they are; a quote cannot go stale."""
+    """CONTRIBUTING.md shows the toy method, dataset and study file as they are; a quote cannot go stale."""
     guide = (ROOT / "CONTRIBUTING.md").read_text()
     for file in ("signed.py", "rings.py"):
         assert f"```python\n{(ROOT / 'tests' / 'outside' / file).read_text()}```" in guide

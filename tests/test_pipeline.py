@@ -227,7 +227,7 @@ def test_failures_are_listed_with_their_reasons(story):
         for name in ("failing", "mixture+orphan")
     }
     assert reasons["failing"] == "RuntimeError: the wheel came off"
-    assert reasons["mixture+orphan"].startswith("not run: its data set or a record it needs failed, see ")
+    assert reasons["mixture+orphan"].startswith("not run: its dataset or a record it needs failed, see ")
     assert story.paths["failing"].with_suffix(".failed.ipynb").is_file()
 
 
@@ -564,13 +564,28 @@ def test_publish_copies_records_and_notebooks_only(tmp_path):
         pipeline.publish(mine, published, "other")
 
 
+def test_publish_takes_what_was_measured_beside_the_profile(tmp_path):
+    mine, published = tmp_path / "local", tmp_path / "results"
+    write(mine / "toy/main/d/late/sam.json", cell_record("controlled", "late", "sam"))
+    measured = ("rate/rate.json", "benchmarks/step_cost.json", "benchmarks/cuda/step_cost.json")
+    for name in (*measured, "other/main/d/late/sam.json"):
+        records.write(mine / name, {"rows": [name]})
+    assert pipeline.publish(mine, published, "toy") == 4
+    for name in measured:
+        assert json.loads((published / name).read_text()) == {"rows": [name]}
+    assert not (published / "other").exists()
+    (mine / "rate/rate.json").write_text("{")
+    with pytest.raises(pipeline.PipelineError, match=r"rate/rate\.json is corrupt; delete it"):
+        pipeline.publish(mine, published, "toy")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("main/d/late/sam.json", '{"schema": ', r"sam\.json is corrupt; delete it and train"),
-        ("main/d/late/sam.json", "[1]", r"sam\.json is corrupt; delete it and train"),
+        ("main/d/late/sam.json", '{"schema": ', r"sam\.json is corrupt; delete it and make it again"),
+        ("main/d/late/sam.json", "[1]", r"sam\.json is corrupt; delete it and make it again"),
         ("main/d/late/sam.json", '{"schema": 1}', r"sam\.json: record\.state is missing or of a wrong type"),
-        ("main/d/late/sam.ipynb", "{}", r"sam\.ipynb is corrupt; delete it and train"),
+        ("main/d/late/sam.ipynb", "{}", r"sam\.ipynb is corrupt; delete it and make it again"),
     ],
 )
 def test_nothing_is_published_beside_what_is_damaged(tmp_path, name, text, message):

@@ -270,7 +270,7 @@ MISTAKES = [
         "{sed: 3}",
         "profile grid, study 'main': dataset 'controlled' has no option 'sed'; known options: ",
     ),
-    ("{modalities: [accel, gyro]}", "", "unimodal runs for each modality, but the data set lists no"),
+    ("{modalities: [accel, gyro]}", "", "unimodal runs for each modality, but the dataset lists no"),
     ("msam: {}", "jont: {}", "unknown method 'jont'; choose from agm, asam, "),
     (
         "msam: {}",

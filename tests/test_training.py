@@ -217,6 +217,17 @@ def test_a_diverging_seed_is_stopped_and_says_so(dataset):
     assert result["final"] == {}
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_seed_that_blows_up_in_the_last_step_of_an_epoch_has_diverged_in_it(dataset, epochs):
+    """Its only step has a finite loss; the weights after it are so large that no split has one."""
+    optimizer = CONFIG["optimizer"] | {"lr": 1e30}
+    config = CONFIG | {"method": "joint", "epochs": epochs, "batch_size": 70, "optimizer": optimizer}
+    result = train_seed(config, dataset, 0)
+    assert result["state"] == "diverged"
+    assert result["reason"] == "the loss of the split train is not finite in epoch 1"
+    assert (result["steps"], result["epochs"], result["final"]) == (1, [], {})
+
+
 def test_selection_rules():
     def entry(epoch, validation, test):
         values = {"train": 0.0, "validation": validation, "test": test}

@@ -40,7 +40,7 @@ def content():
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write bytes or an object as the file of the data set, in an empty data folder."""
+    """Write bytes or an object as the file of the dataset, in an empty data folder."""
     monkeypatch.setenv("MSAM_DATA", str(tmp_path / "data"))
     path = tmp_path / "data" / ur_funny.PICKLE
     path.parent.mkdir(parents=True)

@@ -1,7 +1,7 @@
 """What saves seconds in each of the many short processes of a study.
 
 PyTorch's optimizers import `torch._dynamo`, its compiler, when the first one is made or steps, only to hide
-themselves from it. That takes as long as `import torch` again. Nothing is compiled here.
+themselves from it. That takes as long as `import torch` again, and only `fast: [compile]` needs the compiler.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> str | 
     """Execute one notebook in its own folder; None, or in one line what went wrong."""
     started = time.perf_counter()
     try:
-        notebooks.execute(notebook, target, parameters, cwd=notebook.parent)
+        notebooks.execute(notebook, target, parameters)
     except (notebooks.NotebookError, RuntimeError, ValueError) as error:
         return str(error).splitlines()[0]
     print(f"executed {target.name} in {time.perf_counter() - started:.1f} s", flush=True)

@@ -82,6 +82,7 @@ def run(
             trained = [done[s] for s in sorted(done)]
             record["seeds"] = trained
             record["provenance"] |= {
+                "finished": records.now(),
                 "seconds": round(sum(s["seconds"] for s in trained), 2),
                 "peak_memory_mb": max(s["peak_memory_mb"] for s in trained),
             }
@@ -116,7 +117,7 @@ def train(
     Args:
         profile: name or path of a study file.
         study: a study of the profile.
-        dataset: a data set of the study.
+        dataset: a dataset of the study.
         fusion: a fusion of the study.
         method: a method of the study, with its variant: "msam+encoder".
         seeds: number of seeds, from 0.

@@ -352,7 +352,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     options: dict[str, dict[str, Any]] = {
         "profile": {"default": "embedded", "help": "name of a profile or path of a YAML file"},
-        "study": {"default": "main", "help": "a study of the profile, or all"},
+        "study": {"default": "main", "help": f"a study of the profile, or {ALL}"},
         "seeds": {"type": _count, "help": "number of seeds; the study's own if not given"},
         "jobs": {"type": _count, "default": 2, "help": "cells at once"},
         "results": {"type": Path, "default": LOCAL, "help": "folder of the records"},
@@ -371,8 +371,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     published = argparse.ArgumentParser(add_help=False)
     published.add_argument("--results", **options["results"] | {"default": PUBLISHED})
+    single = argparse.ArgumentParser(add_help=False)
+    single.add_argument("--study", **options["study"] | {"help": "a study of the profile"})
     data = argparse.ArgumentParser(add_help=False)
-    data.add_argument("name", help="a data set")
+    data.add_argument("name", help="a dataset")
     data.add_argument("--options", default="{}", help="its options, YAML")
 
     def add(
@@ -387,15 +389,15 @@ def _parser() -> argparse.ArgumentParser:
     text = "train what is missing or stale, then build the book of all profiles in the same folder"
     add(commands, "reproduce", _reproduce, text, some(*options), pages)
     text = "train one cell through its notebook"
-    cell = add(commands, "cell", _cell, text, some("profile", "study", "seeds", "results"))
+    cell = add(commands, "cell", _cell, text, some("profile", "seeds", "results"), single)
     cell.add_argument("cell", help="dataset/fusion/method")
     cell.add_argument("--of-run", action="store_true", help="of a run that holds the results, as Snakemake's")
     text = "choose hyper-parameters on the validation splits"
-    add(commands, "search", _search, text, some("profile", "study", "jobs"))
+    add(commands, "search", _search, text, some("profile", "jobs"), single)
     add(commands, "book", _book, "build the book of all profiles that have records", pages, published)
     text = "judge the paper's claims by the records, write claims.json of each profile and print the verdicts"
     add(commands, "claims", _claims, text, published)
-    text = "make the local records of a profile the published ones"
+    text = "make the local records of a profile, the step costs and the rate the published ones"
     add(commands, "publish", _publish, text, some("profile", "results"))
     measured = add(commands, "rate", _rate, "measure the rate of convergence where the gradient is known")
     measured.add_argument("--output", type=Path, default=LOCAL / "rate" / "rate.json", help="file to write")
@@ -404,15 +406,15 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
     )
-    group = commands.add_parser("data", help="fetch, verify, prepare or describe a data set").add_subparsers(
+    group = commands.add_parser("data", help="fetch, verify, prepare or describe a dataset").add_subparsers(
         required=True, metavar="command"
     )
     describe = add(group, "describe", _describe, "sizes, class counts, shapes, license, origin", data)
     describe.add_argument("--output", type=Path, help="write the description, with samples, as JSON")
-    get = add(group, "get", _get, "download the files a data set is made from", data)
-    get.add_argument("--accept-licence", action="store_true", help="of a data set that asks for it")
+    get = add(group, "get", _get, "download the files a dataset is made from", data)
+    get.add_argument("--accept-licence", action="store_true", help="of a dataset that asks for it")
     add(group, "verify", _verify, "say which of these files are there, missing or wrong", data)
-    prepare = add(group, "prepare", _prepare, "make the arrays of a data set, ready for training", data)
+    prepare = add(group, "prepare", _prepare, "make the arrays of a dataset, ready for training", data)
     prepare.add_argument("--force", action="store_true", help="even if they are there")
     return parser
 

@@ -79,7 +79,7 @@ def passes(method: str, options: str, fusion: str, modalities: tuple[str, ...]) 
 
 
 def cost(config: Mapping[str, Any], seeds: int) -> Cost | None:
-    """Estimate for a cell's configuration; None where its data set does not say how much it holds."""
+    """Estimate for a cell's configuration; None where its dataset does not say how much it holds."""
     source = find(config["dataset"], config["dataset_options"])
     data = expected(source)
     if data is None:

@@ -16,14 +16,13 @@ class NotebookError(RuntimeError):
     """A cell of the notebook raised; the message is the error's first line."""
 
 
-def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | None = None) -> None:
-    """Execute a notebook.
+def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+    """Execute a notebook in its folder.
 
     Args:
         source: the notebook.
         target: where the executed one goes; where it fails, `<target>.failed.ipynb` holds the traceback.
         parameters: values for its parameters cell.
-        cwd: working folder of the kernel; the folder of the source by default.
 
     Raises:
         ValueError: unknown notebook or parameter.
@@ -53,7 +52,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], cwd: Path | 
         str(source),
         str(temporary),
         parameters,
-        resources={"metadata": {"path": str(cwd or source.parent)}},  # papermill's `cwd` moves all threads
+        resources={"metadata": {"path": str(source.parent)}},  # papermill's `cwd` moves all threads
         extra_arguments=["--log-level=ERROR"],  # a fresh kernel warns that only its user can read its traffic
         progress_bar=False,
         request_save_on_cell_execute=False,  # every figure would be written again after every cell

@@ -1,4 +1,4 @@
-"""`make reproduce`: find what is missing, let Snakemake train it, show how far it is, build the book."""
+"""A run: find what is missing, let Snakemake train it, show how far it is; and publish what came out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ UNFINISHED = r"\..+(\.json\.\d+|\.\d+\.ipynb)"
 
 
 DEPTH = 5
-"""Parts of a record's path: profile, study, data set, fusion, name."""
+"""Parts of a record's path: profile, study, dataset, fusion, name."""
 
 
 class PipelineError(RuntimeError):
@@ -157,47 +156,55 @@ def with_data(jobs: Sequence[Job], cells: Sequence[Cell], results: Path) -> tupl
         results: folder of the results.
 
     Returns:
-        The other jobs, and a line for each data set left out.
+        The other jobs, and a line for each dataset left out.
 
     Raises:
         PipelineError: not one cell has its data; the message says how to get them.
     """
-    commands = {name: command for name, command in _commands(jobs).items() if command}
-    left_out = [job for job in jobs if job.cell.config["dataset"] in commands]
-    if left_out and len(left_out) == len(cells):
-        raise PipelineError(f"data not available here: {', '.join(commands.values())}")
-    count = Counter(job.cell.config["dataset"] for job in left_out)
-    for job in left_out:
-        reason = f"not run: data not available here: {commands[job.cell.config['dataset']]}"
-        runner.write_failure(job.cell, results, reason, "")
-    lines = [
-        f"not run: {name}, {count[name]} cells: data not available here: {command}"
-        for name, command in commands.items()
+    from msam.datasets._available import get_command
+
+    absent = [
+        (command, [job for job in jobs if _dataset(job.cell) == given])
+        for given in _datasets(jobs)
+        if (command := get_command(*given))
     ]
+    left_out = [job for _, mine in absent for job in mine]
+    if left_out and len(left_out) == len(cells):
+        raise PipelineError(f"data not available here: {', '.join(command for command, _ in absent)}")
+    lines = []
+    for command, mine in absent:
+        reason = f"data not available here: {command}"
+        for job in mine:
+            runner.write_failure(job.cell, results, f"not run: {reason}", "")
+        lines.append(f"not run: {mine[0].cell.config['dataset']}, {len(mine)} cells: {reason}")
     return [job for job in jobs if job not in left_out], lines
 
 
-def _commands(jobs: Sequence[Job]) -> dict[str, str]:
-    """Data set -> command that fetches it, "" where it is here."""
-    from msam.datasets._available import get_command
+def _dataset(cell: Cell) -> tuple[str, dict[str, Any]]:
+    return cell.config["dataset"], cell.config["dataset_options"]
 
-    options = {job.cell.config["dataset"]: job.cell.config["dataset_options"] for job in jobs}
-    return {name: get_command(name, chosen) for name, chosen in options.items()}
+
+def _datasets(jobs: Sequence[Job]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and options of every dataset of the jobs; a name may come with several options."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for job in jobs:
+        if _dataset(job.cell) not in found:
+            found.append(_dataset(job.cell))
+    return found
 
 
 def data_outlook(jobs: Sequence[Job]) -> list[str]:
-    """A line about each data set of the jobs that is made from downloaded files."""
+    """A line about each dataset of the jobs that is made from downloaded files."""
     from msam.datasets._expected import outlook
 
-    options = {job.cell.config["dataset"]: job.cell.config["dataset_options"] for job in jobs}
-    return [line for name, chosen in options.items() if (line := outlook(name, chosen))]
+    return [line for given in _datasets(jobs) if (line := outlook(*given))]
 
 
 def seconds_left(jobs: Sequence[Job], todo: Sequence[Job], elapsed: float, workers: int) -> float:
     """Expected duration of what is left: that of the plan, corrected by how long the rest took.
 
-    At first the plan counts more, as a tenth of its work done in its time would: the first jobs wait for data
-    sets to be made, and those that are running have not ended.
+    At first the plan counts more, as a tenth of its work done in its time would: the first jobs wait for
+    datasets to be made, and those that are running have not ended.
     """
     mean = _mean_seconds(jobs)
     unknown = 1.0 if mean is None else mean
@@ -334,7 +341,7 @@ def train(jobs: Sequence[Job], run: Run, lock: int) -> list[Cell]:
         raise PipelineError(f"Snakemake trained nothing{_said(log)}, see {log}")
     for cell in failed:
         if not _ended(cell, run.results):
-            reason = f"not run: its data set or a record it needs failed, see {log}"
+            reason = f"not run: its dataset or a record it needs failed, see {log}"
             runner.write_failure(cell, run.results, reason, "")
     return failed
 
@@ -407,18 +414,18 @@ def _outcome(record: dict[str, Any] | None) -> str:
 
 
 def _description(cell: Cell, results: Path) -> Path:
-    """Where the Snakefile puts the description of the cell's data set; made anew with each training."""
+    """Where the Snakefile puts the description of the cell's dataset; made anew with each training."""
     return results / cell.config["profile"] / "data" / f"{cell.config['dataset'].rpartition('.')[2]}.json"
 
 
 def restore_descriptions(cells: Sequence[Cell], results: Path) -> None:
-    """Write the descriptions of trained data sets that are lost or damaged; training writes them, once."""
+    """Write the descriptions of trained datasets that are lost or damaged; training writes them, once."""
     from msam import datasets
     from msam.datasets._available import get_command
     from msam.datasets._publishable import publishable
 
     for cell in {_description(c, results): c for c in cells if c.path(results).is_file()}.values():
-        path, given = _description(cell, results), (cell.config["dataset"], cell.config["dataset_options"])
+        path, given = _description(cell, results), _dataset(cell)
         whole = isinstance(content := records.content(path), dict) and "splits" in content
         if not whole and not get_command(*given):
             records.write(path, publishable(datasets.describe(*given)))
@@ -435,25 +442,29 @@ def _seeds(content: Any) -> int:
 
 
 def publish(results: Path, published: Path, profile: str) -> int:
-    """Copy records, notebooks and step costs of a local run over the published ones; the number of files.
+    """Copy a local run over the published one: records and notebooks of the profile, step costs, the rate.
+
+    Returns:
+        The number of files.
 
     Raises:
-        PipelineError: there is none, or one of them is corrupt or has fewer seeds than the published record.
-            Nothing has been copied then.
+        PipelineError: there is no run of the profile, or one of the files is corrupt or has fewer seeds than
+            the published record. Nothing has been copied then.
     """
     source = results / profile
     if not source.is_dir():
         raise PipelineError(f"there is nothing to publish in {source}")
+    folders = (source, results / "benchmarks", results / "rate")
     files = [
         path
-        for path in sorted([*source.rglob("[!.]*"), *(results / "benchmarks").rglob("*.json")])
+        for path in sorted(path for folder in folders for path in folder.rglob("[!.]*"))
         if path.suffix in (".json", ".ipynb") and records.is_record(path)
     ]
     texts = {}
     for path in files:
         content = records.content(path)
         if not (_is_notebook(content) if path.suffix == ".ipynb" else isinstance(content, dict)):
-            raise PipelineError(f"{path} is corrupt; delete it and train the cell again")
+            raise PipelineError(f"{path} is corrupt; delete it and make it again")
         place = path.relative_to(results)
         if len(place.parts) == DEPTH and path.suffix == ".json":
             records.read(path)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SPLITS = ("train", "validation", "test")
-RULES = ("last", "best_validation", "best_test")
 
 _NUMBER = (int, float)
 _OPTIONAL = (int, float, type(None))
@@ -173,7 +172,7 @@ def _text(value: Any, depth: int = 0) -> str:
 
 
 def provenance(device: str, data_checksum: str) -> dict[str, Any]:
-    """Who made a record: commit, versions, device, data."""
+    """Who made a record, and when: commit, versions, device, data."""
     packages = ("torch", "numpy")
     commit, dirty = code_state("src", "notebooks")
     return {
@@ -182,8 +181,13 @@ def provenance(device: str, data_checksum: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": device,
         "data_checksum": data_checksum,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "finished": now(),
     }
+
+
+def now() -> str:
+    """The time, UTC: "2026-11-24T02:00:00Z"."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def code_state(*folders: str) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -275,8 +276,11 @@ def end_epoch(
     epoch, losses = len(run.epochs) + 1, torch.stack([r.loss for r in reports])
     if not losses.isfinite().all():
         return f"the training loss is not finite in epoch {epoch}"
-    entry: dict[str, Any] = {"epoch": epoch, "lr": lr}
-    entry |= {name: evaluate(run.model, split) for name, split in splits.items()}
+    evaluations = {name: evaluate(run.model, split) for name, split in splits.items()}
+    for name, evaluation in evaluations.items():
+        if not math.isfinite(evaluation["loss"]):
+            return f"the loss of the split {name} is not finite in epoch {epoch}"
+    entry: dict[str, Any] = {"epoch": epoch, "lr": lr, **evaluations}
     entry |= {"step_loss": float(losses.mean()), **_dominance(reports, run.model.modalities)}
     if config.get("gradient_norm"):
         entry["gradient_norm"] = squared_gradient_norm(run.model, splits["train"])

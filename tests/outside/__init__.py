@@ -1,1 +1,1 @@
-"""A data set and methods that live outside the package, as a reader's own would."""
+"""A dataset and methods that live outside the package, as a reader's own would."""

@@ -1,4 +1,4 @@
-"""Points on two rings, measured twice: a data set outside the package."""
+"""Points on two rings, measured twice: a dataset outside the package."""
 
 import numpy as np
 

@@ -128,4 +128,4 @@ EXPECTED: dict[str, Callable[..., Expected]] = {
     "ur_funny": _ur_funny,
     "ave": _ave,
 }
-"""Data set -> from all its options to what is expected of its public files."""
+"""Dataset -> from all its options to what is expected of its public files."""

@@ -23,7 +23,7 @@ class Mixture(Method):
 
     Args:
         share: weight of the SAM gradient in [0, 1]. In a study also the name of a method: the mean dominant
-            share of its run with the same data set, fusion and seed, which `msam.cells` puts in.
+            share of its run with the same dataset, fusion and seed, which `msam.cells` puts in.
     """
 
     def __init__(self, share: float = 0.5) -> None:

@@ -25,7 +25,7 @@ from msam.coalitions import (
     contributions,
 )
 from msam.datasets import Split
-from msam.methods._base import Method, StepReport, UnsupportedCell
+from msam.methods._base import Method, StepReport
 from msam.methods._dominance import Dominance, at
 from msam.methods._modality import GRADIENT, squared_gradients
 from msam.methods._response import response_step
@@ -47,6 +47,8 @@ class MSAM(Method):
         permutations: orders from which Shapley values are estimated; 0 for the exact ones.
     """
 
+    compares = True
+
     def __init__(
         self,
         reading: str = "loss",
@@ -67,9 +69,8 @@ class MSAM(Method):
         self.normalization, self.permutations = normalization, permutations
 
     def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """M-SAM compares modalities, so it needs two."""
-        if len(modalities) < 2:
-            raise UnsupportedCell("M-SAM needs at least two modalities")
+        """Refuse a rule of dominance that does not fit the modalities, too."""
+        super().check(fusion, modalities)
         Dominance(self.rule, modalities)
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:

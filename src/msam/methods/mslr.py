@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-import torch.nn.functional as F
 from torch.optim import Optimizer
 
 from msam.datasets import Split
@@ -55,9 +54,7 @@ class MSLR(Method):
 
     def step(self, batch: Split) -> StepReport:
         """One step, one gradient."""
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(batch.inputs), batch.labels)
-        loss.backward()
+        loss = self.closure(batch)()
         for m, ratio in self.ratio.items():
             scale_gradients(parameters_of(own_modules(self.model, m)), self.initial.get(m, 1.0) * ratio)
         self.optimizer.step()

@@ -23,7 +23,7 @@ class Unimodal(Joint):
         return [self.modality]
 
     def check(self, fusion: str, modalities: Sequence[str]) -> None:
-        """Refuse PSP's network, which needs both modalities, and a modality that the data set lacks."""
+        """Refuse PSP's network, which needs both modalities, and a modality that the dataset lacks."""
         if fusion == "psp":
             raise UnsupportedCell("in PSP's network one modality guides the attention over the other")
         if self.modality not in modalities:

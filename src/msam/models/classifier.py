@@ -72,7 +72,7 @@ def build_classifier(
     size: str = "small",
     fast: Collection[str] = (),
 ) -> MultimodalClassifier:
-    """Classifier for a data set.
+    """Classifier for a dataset.
 
     Args:
         kinds: modality -> kind of signal, a key of `ENCODERS` or one of `PSP_KINDS`.

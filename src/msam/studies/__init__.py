@@ -1,8 +1,8 @@
 """Study files: the only place where the grid of cells is written.
 
 A profile is a YAML file of this folder (or any path) with defaults and one or more studies; a study lists
-data sets, fusions and methods, and may have a number of seeds of its own; `from` names a profile whose study
-of the same name gives what it does not say itself. `cells` expands it. A data set may list `methods` with
+datasets, fusions and methods, and may have a number of seeds of its own; `from` names a profile whose study
+of the same name gives what it does not say itself. `cells` expands it. A dataset may list `methods` with
 options that replace those of the study for it alone. Hyper-parameters that the search has chosen lie beside
 the profile, in `<profile>.chosen.json`.
 """
@@ -35,7 +35,7 @@ SETTINGS = ("rho", "label_noise", "probes")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the grid: data set x fusion x method (+ variant).
+    """One cell of the grid: dataset x fusion x method (+ variant).
 
     Attributes:
         config: everything that determines the numbers, as it stands in the record.
@@ -138,7 +138,7 @@ def chosen_path(profile: dict[str, Any]) -> Path:
 
 
 def chosen(profile: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """(data set, fusion, cell name) -> arguments of `with_hyperparameters`; {} before a search.
+    """(dataset, fusion, cell name) -> arguments of `with_hyperparameters`; {} before a search.
 
     Raises:
         ValueError: the file is damaged.
@@ -166,7 +166,7 @@ def cells(
     """Expand a study, in its order; the last three arguments select.
 
     Raises:
-        ValueError: unknown study, data set, fusion or method, two methods of the same name, or a setting
+        ValueError: unknown study, dataset, fusion or method, two methods of the same name, or a setting
             that is missing, unknown or wrong.
     """
     content = _pick(profile["studies"], study, "study")
@@ -207,7 +207,7 @@ def with_hyperparameters(
 def _column(
     profile: dict[str, Any], study: str, dataset: str, fusion: str, found: Mapping[Any, dict[str, Any]]
 ) -> Iterator[Cell]:
-    """The cells of one data set and fusion; `found` is what `chosen` gives."""
+    """The cells of one dataset and fusion; `found` is what `chosen` gives."""
     content = profile["studies"][study]
     settings = {**profile["defaults"], **(content.get("defaults") or {})}
     data = content["datasets"][dataset] or {}
@@ -290,7 +290,7 @@ def _variants(
         yield variant, options
     elif each == "modality":
         if "modalities" not in data:
-            raise ValueError(f"{entry} runs for each modality, but the data set lists no 'modalities'")
+            raise ValueError(f"{entry} runs for each modality, but the dataset lists no 'modalities'")
         for modality in data["modalities"]:
             filled = {k: v.format(modality=modality) if isinstance(v, str) else v for k, v in options.items()}
             yield "_".join(filter(None, (variant, modality))), filled
