@@ -130,8 +130,8 @@ def _said(row: Mapping[str, Any]) -> str:
     by_verdict: dict[str, list[str]] = {}
     for part, verdict in row["parts"].items():
         by_verdict.setdefault(verdict, []).append(part)
-    parts = "; ".join(f"{verdict}: {joined(names)}" for verdict, names in by_verdict.items())
-    return f"{row['verdict']}: {counts(row)}" + (f" (of its parts {parts})" if parts else "")
+    parts = [f" {verdict.capitalize()}: {joined(names)}." for verdict, names in by_verdict.items()]
+    return f"{row['verdict']}: {counts(row)}" + (f".{''.join(parts)}" if parts else "")
 
 
 def _effects(row: Mapping[str, Any]) -> str:

@@ -112,7 +112,7 @@ def _differences(study: Study, fusion: str, data: list[dict[str, Any]]) -> pd.Da
         row: dict[str, Any] = {"comparison": f"{label(first)} minus {label(second)}"}
         for output, value in _outputs(study, fusion):
             points, equal = _compare(study, fusion, first, second, output, value)
-            row[f"{output}{DEFINITIONS[value]} (points)"] = number(points, 2, signed=True)
+            row[f"{output}{DEFINITIONS[value]}"] = number(points, 2, signed=True)
             if output == "fused":
                 row |= {"n": points.n, "reading": VERDICTS[verdict(points)]}
                 row["p (equal)"] = DASH if equal is None else f"{equal:.2g}"
