@@ -76,6 +76,13 @@ def modulated_output(f, k):
     return out
 
 
+def modulated_gradients(model, batch, f, k):
+    full = f["".join(str(i + 1) for i in range(len(k)))]
+    slope = (full.softmax(1) - F.one_hot(batch.labels, 3)).detach() / len(batch)
+    (slope * modulated_output(f, k)).sum().backward()
+    return gradients(model)
+
+
 @pytest.mark.parametrize("fusion", ["late", "early"])
 @pytest.mark.parametrize("kappa", [(1.7, 0.4), (1.7, 0.4, 0.9)])
 def test_agm_has_the_gradient_of_the_closed_form(kappa, fusion, monkeypatch):
@@ -86,11 +93,23 @@ def test_agm_has_the_gradient_of_the_closed_form(kappa, fusion, monkeypatch):
     monkeypatch.setattr(method, "kappa", lambda answers, labels: torch.tensor(kappa).double())
     monkeypatch.setattr(method, "_clip", lambda: None)
     method.step(batch)
+    same(gradients(model), modulated_gradients(twin, batch, by_coalition(twin, batch), kappa))
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_agm_takes_its_coefficients_from_the_responses_in_the_order_of_the_modalities(fusion, monkeypatch):
+    model, batch = make(2, fusion)
+    model.eval()
+    twin = copy.deepcopy(model)
+    method = set_up("agm", model, alpha=1.5)
+    monkeypatch.setattr(method, "_clip", lambda: None)
+    method.step(batch)
     f = by_coalition(twin, batch)
-    full = f["".join(str(i + 1) for i in range(len(kappa)))]
-    slope = (full.softmax(1) - F.one_hot(batch.labels, 3)).detach() / len(batch)
-    (slope * modulated_output(f, kappa)).sum().backward()
-    same(gradients(model), gradients(twin))
+    answers = [(f["12"] + f["1"] - f["2"]) / 2, (f["12"] + f["2"] - f["1"]) / 2]
+    scores = torch.stack([F.cross_entropy(z, batch.labels) for z in answers]).detach()
+    kappa = torch.exp(1.5 * (1 - agm.discrepancy(scores)))
+    assert abs(kappa[0] - kappa[1]) > 1e-3
+    same(gradients(model), modulated_gradients(twin, batch, f, kappa))
 
 
 @pytest.mark.parametrize("fusion", ["late", "early"])
@@ -136,6 +155,13 @@ def test_agm_clips_where_the_output_layer_has_a_large_gradient():
         method._clip()
         norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
         assert (norm == pytest.approx(1.0, rel=1e-4)) == clipped
+
+
+def test_a_step_of_agm_clips():
+    model, batch = make(2)
+    large = Split({m: 100 * x for m, x in batch.inputs.items()}, batch.labels)
+    set_up("agm", model).step(large)
+    assert torch.cat([g.flatten() for g in gradients(model).values()]).norm() == pytest.approx(1.0, rel=1e-4)
 
 
 # --- MMPareto and uniform
