@@ -149,6 +149,12 @@ def test_the_response_reading_uses_a_loss_of_each_shapley_response():
         torch.testing.assert_close(a, b)
 
 
+def mixture_step(model, batch, share):
+    mixture = methods.build("mixture", {"share": share})
+    mixture.setup(model, torch.optim.SGD(model.param_groups(), lr=0.1), {"rho": RHO})
+    mixture.step(batch)
+
+
 def test_a_mixture_at_the_dominant_share_is_msam_whatever_modality_dominates():
     """The collapse: the literal reading depends on the shares through one number."""
     model, batch = make(2)
@@ -159,11 +165,29 @@ def test_a_mixture_at_the_dominant_share_is_msam_whatever_modality_dominates():
     assert max(shares) > 0.55, "at one half a mixture and its mirror image are the same"
     twin = copy.deepcopy(model)
     set_up("msam", model).step(batch)
-    mixture = methods.build("mixture", {"share": max(shares)})
-    mixture.setup(twin, torch.optim.SGD(twin.param_groups(), lr=0.1), {"rho": RHO})
-    mixture.step(batch)
+    mixture_step(twin, batch, max(shares))
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_msam_of_a_fixed_modality_is_a_mixture_at_its_share():
+    model, batch = make(2, seed=1)
+    twin = copy.deepcopy(model)
+    share = shares_of(copy.deepcopy(model), batch)[1]
+    assert 0.3 < share < 0.4
+    set_up("msam+fixed", model).step(batch)
+    mixture_step(twin, batch, share)
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_msam_by_the_epoch_steers_with_the_shares_of_the_validation_split():
+    model, batch = make(2)
+    method = set_up("msam+epoch", model)
+    method.end_epoch({"shares": {"m2": 0.8, "m1": 0.2}})
+    report = method.step(batch)
+    assert report.shares.tolist() == pytest.approx([0.2, 0.8])
+    assert int(report.dominant) == 1
 
 
 def test_gradient_evaluations_are_what_autograd_ran():
@@ -182,19 +206,22 @@ def test_dominance_rules():
     shares = torch.tensor([0.2, 0.5, 0.3])
     names = ["a", "b", "c"]
     assert Dominance("shapley", names).choose(lambda: shares)[1] == 1
-    assert Dominance("fixed:c", names).choose(lambda: shares)[1] == 2
+    steered, dominant = Dominance("fixed:c", names).choose(lambda: shares)
+    assert torch.equal(steered, shares)
+    assert dominant == 2
 
     torch.manual_seed(0)
     rule = Dominance("random", names)
     drawn = torch.stack([rule.choose(lambda: shares)[1] for _ in range(300)]).bincount(minlength=3)
     assert (drawn > 60).all()
+    assert torch.equal(rule.choose(lambda: shares)[0], shares)
 
     rule = Dominance("epoch", names)
     assert rule.choose(pytest.fail)[0].tolist() == pytest.approx([1 / 3] * 3)
     rule.end_epoch({"a": 0.1, "b": 0.2, "c": 0.7})
     assert rule.choose(pytest.fail)[1] == 2
 
-    rule = Dominance("ema", names, decay=0.9)
+    rule = Dominance("ema", names)
     rule.choose(lambda: shares)
     steered, dominant = rule.choose(lambda: torch.tensor([1.0, 0.0, 0.0]))
     assert steered.tolist() == pytest.approx([0.388, 0.315, 0.297])
