@@ -10,7 +10,7 @@ from pytorch_optimizer import SAM
 from test_methods import make
 
 from msam import methods
-from msam.coalitions import coalition_logits
+from msam.coalitions import coalition_logits, responses
 from msam.datasets import Split
 from msam.methods import agm, cggm, masam, mmpareto, ogm, pmr
 from msam.shapley import coalitions
@@ -271,14 +271,20 @@ def test_ogm_coefficients_by_hand(scores, expected):
     assert ogm.coefficients(torch.tensor(scores), 0.5).tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("fusion", ["late", "early"])
 @pytest.mark.parametrize("count", [2, 3])
-def test_ogm_on_three_samples_by_hand(count):
-    """Late fusion: the scores are sums of the true class's probability over the batch, head by head."""
-    model, batch = make(count)
+def test_ogm_on_three_samples_by_hand(count, fusion):
+    """The scores are sums of the true class's probability, by a head (late) or a Shapley response (early)."""
+    model, batch = make(count, fusion)
+    model.eval()
     batch = type(batch)({m: x[:3] for m, x in batch.inputs.items()}, batch.labels[:3])
     expected = joint_gradients(model, batch)
-    heads = model.fusion.head_logits(model.encode(batch.inputs))
-    scores = [z.detach().softmax(1)[range(3), batch.labels].sum().item() for z in heads.values()]
+    features = model.encode(batch.inputs)
+    if fusion == "late":
+        alone = model.fusion.head_logits(features).values()
+    else:
+        alone = responses(coalition_logits(model, batch.inputs, features), model.modalities)
+    scores = [z.detach().softmax(1)[range(3), batch.labels].sum().item() for z in alone]
     set_up("ogm", model, alpha=0.7).step(batch)
     slowed = 0
     for i, m in enumerate(model.modalities):
