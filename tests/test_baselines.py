@@ -438,6 +438,27 @@ def test_mses_brings_the_model_back_but_not_what_is_frozen_and_ends_with_everyth
     assert unmoved(end, model)
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_mses_without_a_finite_loss_goes_back_to_the_first_epoch(loss):
+    model, batch = make(2)
+    method = set_up("mses", model, epochs=10, patience=0.1)
+    states = []
+    for falling in (1.0, 0.9, 0.8):
+        method.step(batch)
+        states.append(state_of(model))
+        method.end_epoch(evaluation({"m1": loss, "m2": falling}))
+    assert method.frozen == ["m1"]
+    assert unmoved(states[0], model)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_mses_takes_any_finite_loss_for_better_than_one_that_is_not(loss):
+    method = set_up("mses", make(2)[0], epochs=8, patience=0.5)
+    for found in (loss, 1.0, 1.0):
+        method.end_epoch(evaluation({"m1": found, "m2": 1.0}))
+    assert method.best == {"m1": (1.0, 3), "m2": (1.0, 1)}
+
+
 # --- CGGM
 
 
