@@ -379,6 +379,10 @@ def test_mslr_scales_the_gradients_of_encoder_and_head(fusion):
 # --- MSES
 
 
+def momenta_of(method):
+    return [x["momentum_buffer"].clone() for x in method.optimizer.state_dict()["state"].values()]
+
+
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_mses_freezes_a_modality_at_its_best_state_to_the_bit(fusion):
     model, batch = make(3, fusion)
@@ -393,20 +397,23 @@ def test_mses_freezes_a_modality_at_its_best_state_to_the_bit(fusion):
         (0.7, 0.6, 2.0),
         (0.9, 0.5, 1.0),
     ]
-    best, moved = None, None
+    best, moved, momenta = None, None, None
     for epoch, losses in enumerate(story, 1):
         model.train()
         for _ in range(3):
             assert method.step(batch).gradient_evaluations == 1
         if epoch == 3:
-            best = state_of(model)
+            best, momenta = state_of(model), momenta_of(method)
         if epoch == 6:
             moved = state_of(model)
+            method.optimizer.param_groups[0]["lr"] = 0.01
         method.end_epoch(evaluation(dict(zip(model.modalities, losses, strict=True))))
         assert method.frozen == ([] if epoch < 6 else ["m1"]), epoch
     assert method.best["m1"] == (pytest.approx(0.6 * 0.2 + 0.4 * 0.6), 3)
     assert not all(torch.equal(a, b) for a, b in zip(best, moved, strict=True))
     assert unmoved(best, model)
+    assert all(torch.equal(a, b) for a, b in zip(momenta, momenta_of(method), strict=True))
+    assert [group["lr"] for group in method.optimizer.param_groups] == [0.01, *[LR] * 3]
 
     own = [model.encoders["m1"]] + ([model.fusion.heads["m1"]] if fusion == "late" else [])
     before, rest = state_of(*own), state_of(model.encoders["m2"])
