@@ -641,7 +641,7 @@ def test_pmr_weights_by_hand(scores, slow, fast):
 def test_pmr_loss_sample_by_sample(fusion):
     model, batch = make(2, fusion)
     model.eval()
-    method = set_up("pmr", model, epochs=8, alpha=2.0, entropy=0.3, early=0.25)
+    method = set_up("pmr", model, epochs=4, alpha=2.0, entropy=0.3, early=0.5)
     expected = joint_gradients(model, batch)
     twin = copy.deepcopy(model)
     method.step(batch)
@@ -680,6 +680,32 @@ def test_pmr_loss_sample_by_sample(fusion):
         model.load_state_dict(twin.state_dict())
         method.seen = [batch]
         method.end_epoch({})
+
+
+def test_prototypes_are_those_of_the_first_batches_of_the_last_epoch():
+    model, batch = make(2)
+    method = set_up("pmr", model, batches=2)
+
+    def part(rows):
+        return Split({m: x[rows] for m, x in batch.inputs.items()}, batch.labels[rows])
+
+    def check(rows, classes):
+        seen = part(rows)
+        for m, features in model.encode(seen.inputs).items():
+            for k in classes:
+                torch.testing.assert_close(method.prototypes[m][k], features[seen.labels == k].mean(0))
+
+    for rows in (slice(8), slice(8, 16), slice(16, 32)):
+        method.step(part(rows))
+    method.end_epoch({})
+    check(slice(16), range(3))
+    assert method.seen == []
+
+    before = [c[2].clone() for c in method.prototypes.values()]
+    method.step(part(batch.labels < 2))
+    method.end_epoch({})
+    check(batch.labels < 2, range(2))
+    assert all(torch.equal(c[2], old) for c, old in zip(method.prototypes.values(), before, strict=True))
 
 
 def test_prototypes_are_made_in_evaluation_mode():
