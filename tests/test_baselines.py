@@ -494,6 +494,28 @@ def test_cggm_head_gradient_is_autograds_and_has_a_gradient_of_its_own():
         assert slope.abs().max() > 1e-3
 
 
+def test_the_classifiers_of_cggm_learn_and_compare_their_rises_by_hand():
+    model, batch = make(2, seed=1)
+    method = set_up("cggm", model)
+    features = {m: h.detach() for m, h in model.encode(batch.inputs).items()}
+    twins = copy.deepcopy(method.heads)
+    sgd = torch.optim.SGD(twins.parameters(), lr=LR, momentum=0.9, weight_decay=1e-2)
+    average = [0.0, 0.0]
+    for _ in range(3):
+        logits = [head(features[m]) for m, head in twins.items()]
+        sgd.zero_grad()
+        sum(F.cross_entropy(z, batch.labels) for z in logits).backward()
+        sgd.step()
+        right = [(z.argmax(1) == batch.labels).double().mean().item() for z in logits]
+        rises = [max(0.1 * (r - a), 0) for r, a in zip(right, average, strict=True)]
+        average = [0.9 * a + 0.1 * r for r, a in zip(right, average, strict=True)]
+        b, directions = method._guide(features, batch.labels)
+        assert b.tolist() == pytest.approx([rises[1] / sum(rises), rises[0] / sum(rises)])
+        assert method.accuracy.tolist() == pytest.approx(average)
+        for found, head in zip(directions, twins.values(), strict=True):
+            torch.testing.assert_close(found, head.weight.grad)
+
+
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_cggm_pulls_the_fusion_towards_the_classifiers(fusion, monkeypatch):
     """The direction term moves the output layers, and a step along it raises the cosines."""
