@@ -350,11 +350,15 @@ def test_ogm_refuses_an_encoder_it_would_not_touch():
 # --- MSLR
 
 
-def test_mslr_ratios_by_hand():
+@pytest.mark.parametrize("heads", [True, False])
+def test_mslr_ratios_by_hand(heads):
     method = set_up("mslr", make(2)[0], window=2)
     told = []
     for a in (0.2, 0.4, 0.6, 0.3):
-        method.end_epoch(evaluation(accuracy={"m1": a, "m2": 0.5}))
+        read, other = {"m1": a, "m2": 0.5}, {"m1": 0.7, "m2": a}
+        method.end_epoch(
+            {"head_accuracy": read, "accuracy": other} if heads else {"head_accuracy": {}, "accuracy": read}
+        )
         told.append(dict(method.ratio))
     assert [r["m1"] for r in told] == pytest.approx([1, 1, 0.6 / 0.3, 0.3 / 0.5])
     assert [r["m2"] for r in told] == pytest.approx([1] * 4)
@@ -617,6 +621,7 @@ def test_the_stages_of_reconboost_touch_only_their_modality(fusion):
             method.step(batch)
         moved = [n for n, x in model.state_dict().items() if not torch.equal(x, before[n])]
         owners = {n.split(".")[1 if n.startswith("encoders") else -2] for n in moved}
+        assert any(n.endswith("running_mean") for n in moved)
         seen.append(owners if len(owners) == 1 else "all")
         if len(owners) > 1:
             assert {f"m{i}" for i in (1, 2, 3)} <= owners
