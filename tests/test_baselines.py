@@ -10,7 +10,7 @@ from pytorch_optimizer import SAM
 from test_methods import make
 
 from msam import methods
-from msam.coalitions import coalition_logits
+from msam.coalitions import coalition_logits, responses
 from msam.datasets import Split
 from msam.methods import agm, cggm, masam, mmpareto, ogm, pmr
 from msam.shapley import coalitions
@@ -76,6 +76,13 @@ def modulated_output(f, k):
     return out
 
 
+def modulated_gradients(model, batch, f, k):
+    full = f["".join(str(i + 1) for i in range(len(k)))]
+    slope = (full.softmax(1) - F.one_hot(batch.labels, 3)).detach() / len(batch)
+    (slope * modulated_output(f, k)).sum().backward()
+    return gradients(model)
+
+
 @pytest.mark.parametrize("fusion", ["late", "early"])
 @pytest.mark.parametrize("kappa", [(1.7, 0.4), (1.7, 0.4, 0.9)])
 def test_agm_has_the_gradient_of_the_closed_form(kappa, fusion, monkeypatch):
@@ -86,11 +93,23 @@ def test_agm_has_the_gradient_of_the_closed_form(kappa, fusion, monkeypatch):
     monkeypatch.setattr(method, "kappa", lambda answers, labels: torch.tensor(kappa).double())
     monkeypatch.setattr(method, "_clip", lambda: None)
     method.step(batch)
+    same(gradients(model), modulated_gradients(twin, batch, by_coalition(twin, batch), kappa))
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_agm_takes_its_coefficients_from_the_responses_in_the_order_of_the_modalities(fusion, monkeypatch):
+    model, batch = make(2, fusion)
+    model.eval()
+    twin = copy.deepcopy(model)
+    method = set_up("agm", model, alpha=1.5)
+    monkeypatch.setattr(method, "_clip", lambda: None)
+    method.step(batch)
     f = by_coalition(twin, batch)
-    full = f["".join(str(i + 1) for i in range(len(kappa)))]
-    slope = (full.softmax(1) - F.one_hot(batch.labels, 3)).detach() / len(batch)
-    (slope * modulated_output(f, kappa)).sum().backward()
-    same(gradients(model), gradients(twin))
+    answers = [(f["12"] + f["1"] - f["2"]) / 2, (f["12"] + f["2"] - f["1"]) / 2]
+    scores = torch.stack([F.cross_entropy(z, batch.labels) for z in answers]).detach()
+    kappa = torch.exp(1.5 * (1 - agm.discrepancy(scores)))
+    assert abs(kappa[0] - kappa[1]) > 1e-3
+    same(gradients(model), modulated_gradients(twin, batch, f, kappa))
 
 
 @pytest.mark.parametrize("fusion", ["late", "early"])
@@ -136,6 +155,13 @@ def test_agm_clips_where_the_output_layer_has_a_large_gradient():
         method._clip()
         norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
         assert (norm == pytest.approx(1.0, rel=1e-4)) == clipped
+
+
+def test_a_step_of_agm_clips():
+    model, batch = make(2)
+    large = Split({m: 100 * x for m, x in batch.inputs.items()}, batch.labels)
+    set_up("agm", model).step(large)
+    assert torch.cat([g.flatten() for g in gradients(model).values()]).norm() == pytest.approx(1.0, rel=1e-4)
 
 
 # --- MMPareto and uniform
@@ -245,14 +271,20 @@ def test_ogm_coefficients_by_hand(scores, expected):
     assert ogm.coefficients(torch.tensor(scores), 0.5).tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("fusion", ["late", "early"])
 @pytest.mark.parametrize("count", [2, 3])
-def test_ogm_on_three_samples_by_hand(count):
-    """Late fusion: the scores are sums of the true class's probability over the batch, head by head."""
-    model, batch = make(count)
+def test_ogm_on_three_samples_by_hand(count, fusion):
+    """The scores are sums of the true class's probability, by a head (late) or a Shapley response (early)."""
+    model, batch = make(count, fusion)
+    model.eval()
     batch = type(batch)({m: x[:3] for m, x in batch.inputs.items()}, batch.labels[:3])
     expected = joint_gradients(model, batch)
-    heads = model.fusion.head_logits(model.encode(batch.inputs))
-    scores = [z.detach().softmax(1)[range(3), batch.labels].sum().item() for z in heads.values()]
+    features = model.encode(batch.inputs)
+    if fusion == "late":
+        alone = model.fusion.head_logits(features).values()
+    else:
+        alone = responses(coalition_logits(model, batch.inputs, features), model.modalities)
+    scores = [z.detach().softmax(1)[range(3), batch.labels].sum().item() for z in alone]
     set_up("ogm", model, alpha=0.7).step(batch)
     slowed = 0
     for i, m in enumerate(model.modalities):
@@ -318,11 +350,15 @@ def test_ogm_refuses_an_encoder_it_would_not_touch():
 # --- MSLR
 
 
-def test_mslr_ratios_by_hand():
+@pytest.mark.parametrize("heads", [True, False])
+def test_mslr_ratios_by_hand(heads):
     method = set_up("mslr", make(2)[0], window=2)
     told = []
     for a in (0.2, 0.4, 0.6, 0.3):
-        method.end_epoch(evaluation(accuracy={"m1": a, "m2": 0.5}))
+        read, other = {"m1": a, "m2": 0.5}, {"m1": 0.7, "m2": a}
+        method.end_epoch(
+            {"head_accuracy": read, "accuracy": other} if heads else {"head_accuracy": {}, "accuracy": read}
+        )
         told.append(dict(method.ratio))
     assert [r["m1"] for r in told] == pytest.approx([1, 1, 0.6 / 0.3, 0.3 / 0.5])
     assert [r["m2"] for r in told] == pytest.approx([1] * 4)
@@ -347,6 +383,10 @@ def test_mslr_scales_the_gradients_of_encoder_and_head(fusion):
 # --- MSES
 
 
+def momenta_of(method):
+    return [x["momentum_buffer"].clone() for x in method.optimizer.state_dict()["state"].values()]
+
+
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_mses_freezes_a_modality_at_its_best_state_to_the_bit(fusion):
     model, batch = make(3, fusion)
@@ -361,20 +401,23 @@ def test_mses_freezes_a_modality_at_its_best_state_to_the_bit(fusion):
         (0.7, 0.6, 2.0),
         (0.9, 0.5, 1.0),
     ]
-    best, moved = None, None
+    best, moved, momenta = None, None, None
     for epoch, losses in enumerate(story, 1):
         model.train()
         for _ in range(3):
             assert method.step(batch).gradient_evaluations == 1
         if epoch == 3:
-            best = state_of(model)
+            best, momenta = state_of(model), momenta_of(method)
         if epoch == 6:
             moved = state_of(model)
+            method.optimizer.param_groups[0]["lr"] = 0.01
         method.end_epoch(evaluation(dict(zip(model.modalities, losses, strict=True))))
         assert method.frozen == ([] if epoch < 6 else ["m1"]), epoch
     assert method.best["m1"] == (pytest.approx(0.6 * 0.2 + 0.4 * 0.6), 3)
     assert not all(torch.equal(a, b) for a, b in zip(best, moved, strict=True))
     assert unmoved(best, model)
+    assert all(torch.equal(a, b) for a, b in zip(momenta, momenta_of(method), strict=True))
+    assert [group["lr"] for group in method.optimizer.param_groups] == [0.01, *[LR] * 3]
 
     own = [model.encoders["m1"]] + ([model.fusion.heads["m1"]] if fusion == "late" else [])
     before, rest = state_of(*own), state_of(model.encoders["m2"])
@@ -406,6 +449,27 @@ def test_mses_brings_the_model_back_but_not_what_is_frozen_and_ends_with_everyth
     assert unmoved(end, model)
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_mses_without_a_finite_loss_goes_back_to_the_first_epoch(loss):
+    model, batch = make(2)
+    method = set_up("mses", model, epochs=10, patience=0.1)
+    states = []
+    for falling in (1.0, 0.9, 0.8):
+        method.step(batch)
+        states.append(state_of(model))
+        method.end_epoch(evaluation({"m1": loss, "m2": falling}))
+    assert method.frozen == ["m1"]
+    assert unmoved(states[0], model)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_mses_takes_any_finite_loss_for_better_than_one_that_is_not(loss):
+    method = set_up("mses", make(2)[0], epochs=8, patience=0.5)
+    for found in (loss, 1.0, 1.0):
+        method.end_epoch(evaluation({"m1": found, "m2": 1.0}))
+    assert method.best == {"m1": (1.0, 3), "m2": (1.0, 1)}
+
+
 # --- CGGM
 
 
@@ -432,6 +496,28 @@ def test_cggm_head_gradient_is_autograds_and_has_a_gradient_of_its_own():
     assert torch.autograd.gradcheck(cosine, (x, weight))
     for slope in torch.autograd.grad(cosine(x, weight), (x, weight)):
         assert slope.abs().max() > 1e-3
+
+
+def test_the_classifiers_of_cggm_learn_and_compare_their_rises_by_hand():
+    model, batch = make(2, seed=1)
+    method = set_up("cggm", model)
+    features = {m: h.detach() for m, h in model.encode(batch.inputs).items()}
+    twins = copy.deepcopy(method.heads)
+    sgd = torch.optim.SGD(twins.parameters(), lr=LR, momentum=0.9, weight_decay=1e-2)
+    average = [0.0, 0.0]
+    for _ in range(3):
+        logits = [head(features[m]) for m, head in twins.items()]
+        sgd.zero_grad()
+        sum(F.cross_entropy(z, batch.labels) for z in logits).backward()
+        sgd.step()
+        right = [(z.argmax(1) == batch.labels).double().mean().item() for z in logits]
+        rises = [max(0.1 * (r - a), 0) for r, a in zip(right, average, strict=True)]
+        average = [0.9 * a + 0.1 * r for r, a in zip(right, average, strict=True)]
+        b, directions = method._guide(features, batch.labels)
+        assert b.tolist() == pytest.approx([rises[1] / sum(rises), rises[0] / sum(rises)])
+        assert method.accuracy.tolist() == pytest.approx(average)
+        for found, head in zip(directions, twins.values(), strict=True):
+            torch.testing.assert_close(found, head.weight.grad)
 
 
 @pytest.mark.parametrize("fusion", ["late", "early"])
@@ -535,6 +621,7 @@ def test_the_stages_of_reconboost_touch_only_their_modality(fusion):
             method.step(batch)
         moved = [n for n, x in model.state_dict().items() if not torch.equal(x, before[n])]
         owners = {n.split(".")[1 if n.startswith("encoders") else -2] for n in moved}
+        assert any(n.endswith("running_mean") for n in moved)
         seen.append(owners if len(owners) == 1 else "all")
         if len(owners) > 1:
             assert {f"m{i}" for i in (1, 2, 3)} <= owners
@@ -581,7 +668,7 @@ def test_pmr_weights_by_hand(scores, slow, fast):
 def test_pmr_loss_sample_by_sample(fusion):
     model, batch = make(2, fusion)
     model.eval()
-    method = set_up("pmr", model, epochs=8, alpha=2.0, entropy=0.3, early=0.25)
+    method = set_up("pmr", model, epochs=4, alpha=2.0, entropy=0.3, early=0.5)
     expected = joint_gradients(model, batch)
     twin = copy.deepcopy(model)
     method.step(batch)
@@ -620,6 +707,32 @@ def test_pmr_loss_sample_by_sample(fusion):
         model.load_state_dict(twin.state_dict())
         method.seen = [batch]
         method.end_epoch({})
+
+
+def test_prototypes_are_those_of_the_first_batches_of_the_last_epoch():
+    model, batch = make(2)
+    method = set_up("pmr", model, batches=2)
+
+    def part(rows):
+        return Split({m: x[rows] for m, x in batch.inputs.items()}, batch.labels[rows])
+
+    def check(rows, classes):
+        seen = part(rows)
+        for m, features in model.encode(seen.inputs).items():
+            for k in classes:
+                torch.testing.assert_close(method.prototypes[m][k], features[seen.labels == k].mean(0))
+
+    for rows in (slice(8), slice(8, 16), slice(16, 32)):
+        method.step(part(rows))
+    method.end_epoch({})
+    check(slice(16), range(3))
+    assert method.seen == []
+
+    before = [c[2].clone() for c in method.prototypes.values()]
+    method.step(part(batch.labels < 2))
+    method.end_epoch({})
+    check(batch.labels < 2, range(2))
+    assert all(torch.equal(c[2], old) for c, old in zip(method.prototypes.values(), before, strict=True))
 
 
 def test_prototypes_are_made_in_evaluation_mode():

@@ -11,15 +11,16 @@ good when all modalities are frozen.
 
 Ours: loss on the validation split, where AGM's code reads the test split and freezes by zero gradients,
 under which momentum and decay go on. P is a fraction of the epochs. The model goes back as a whole, its
-momentum included, but not the learning rate's schedule and not what is frozen already. With early fusion,
-for which AGM's code changes nothing, V_m is the loss of the Shapley response, and the encoder is frozen
-while the fusion goes on.
+momentum included, but not the learning rate's schedule and not what is frozen already. Where no s_m has
+been finite, the best epoch is the first. With early fusion, for which AGM's code changes nothing, V_m is the
+loss of the Shapley response, and the encoder is frozen while the fusion goes on.
 Cost: one forward and one backward pass, less where something is frozen.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,7 +72,8 @@ class MSES(Method):
         losses = validation["modality_loss"]
         for m in [m for m in self.model.modalities if m not in self.frozen]:
             smooth = 0.6 * self.before.get(m, losses[m]) + 0.4 * losses[m]
-            if smooth < self.best[m][0]:
+            smooth = float("inf") if math.isnan(smooth) else smooth
+            if m not in self.kept or smooth < self.best[m][0]:
                 self.best[m] = smooth, self.epoch
                 self.kept[m] = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()["state"]))
             elif self.epoch - self.best[m][1] > self.limit:
