@@ -91,6 +91,18 @@ def test_every_method_learns_on_every_fusion(case, count, fusion):
     assert max(reached) > 0.6  # the best, as `response` swings with early fusion
 
 
+def trained(count, steps):
+    """After some steps of joint training the modalities of a batch have shares of their own."""
+    model, batch = make(count)
+    joint = set_up("joint", model, lr=0.3)
+    for _ in range(steps):
+        joint.step(batch)
+    model.zero_grad()
+    shares = shares_of(copy.deepcopy(model), batch)
+    assert len({round(share, 3) for share in shares}) == count
+    return model, batch, shares
+
+
 def shares_of(model, batch):
     features = model.encode(batch.inputs)
     logits = coalition_logits(model, batch.inputs, features, model.fuse(features))
@@ -99,9 +111,8 @@ def shares_of(model, batch):
 
 @pytest.mark.parametrize("reading", ["loss", "encoder"])
 def test_msam_is_algorithm_one_with_shares_of_the_batch(reading):
-    model, batch = make(3)
+    model, batch, shares = trained(3, steps=20)
     twin = copy.deepcopy(model)
-    shares = shares_of(copy.deepcopy(model), batch)
     dominant = max(range(3), key=shares.__getitem__)
     case = "msam" if reading == "loss" else "msam+encoder"
     report = set_up(case, model).step(batch)
@@ -127,9 +138,8 @@ def test_msam_is_algorithm_one_with_shares_of_the_batch(reading):
 
 
 def test_the_response_reading_uses_a_loss_of_each_shapley_response():
-    model, batch = make(3)
+    model, batch, shares = trained(3, steps=20)
     twin = copy.deepcopy(model)
-    shares = shares_of(copy.deepcopy(model), batch)
     dominant = max(range(3), key=shares.__getitem__)
     set_up("msam+response", model).step(batch)
 
@@ -157,11 +167,7 @@ def mixture_step(model, batch, share):
 
 def test_a_mixture_at_the_dominant_share_is_msam_whatever_modality_dominates():
     """The collapse: the literal reading depends on the shares through one number."""
-    model, batch = make(2)
-    trained = set_up("joint", model, lr=0.3)
-    for _ in range(40):
-        trained.step(batch)
-    shares = shares_of(copy.deepcopy(model), batch)
+    model, batch, shares = trained(2, steps=40)
     assert max(shares) > 0.55, "at one half a mixture and its mirror image are the same"
     twin = copy.deepcopy(model)
     set_up("msam", model).step(batch)
