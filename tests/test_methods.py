@@ -333,6 +333,7 @@ def test_lazy_msam_looks_at_every_third_step_and_reuses_its_direction():
         ("msam", {"value": "gradient", "reading": "response"}, "unknown value 'gradient'; choose from acc"),
         ("msam", {"normalization": "x"}, "unknown normalization 'x'; choose from linear, softmax"),
         ("lazy_msam", {"every": 0}, "every must be at least 1, not 0"),
+        ("mslr", {"window": 0}, "window must be at least 1, not 0"),
         ("msam", {"radius": 1}, "method 'msam' has no option 'radius'; known: reading, dominance, value"),
         ("mixture", {"share": 1.5}, "share must be a number in"),
         ("mixture", {"share": float("nan")}, "share must be a number in"),

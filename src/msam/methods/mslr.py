@@ -36,6 +36,8 @@ class MSLR(Method):
     """
 
     def __init__(self, initial: Mapping[str, float] | None = None, window: int = 5) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
         self.initial, self.window = dict(initial or {}), window
 
     def setup(self, model: MultimodalClassifier, optimizer: Optimizer, config: Mapping[str, Any]) -> None:
