@@ -375,6 +375,7 @@ def blocks_of(accuracies):
         (0.7, 0.8, NOT),  # ten points less
         (0.785, 0.8, NOT),  # 1.5 points less
         (0.53, 0.53, NOT),  # the largest class is 11 of 20
+        (0.5, 0.5, NOT),
     ],
 )
 def test_c6_is_above_chance_and_not_below_joint(tmp_path, msam, joint, expected):

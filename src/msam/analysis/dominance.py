@@ -79,15 +79,17 @@ def dominance_sentence(study: Study, name: str = "msam") -> str:
 
 def dominant(study: Study, dataset: str, fusion: str, name: str = "msam") -> str | None:
     """The modality that dominated the most batches of a method, or None where no shares were recorded."""
-    rows = study.frames.dominance
-    rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion) & (rows["name"] == name)]
-    counts = rows.groupby("modality")["count"].sum()
+    counts = _batches(study, dataset, fusion, name).groupby("modality").sum()
     return None if counts.empty else str(counts.idxmax())
 
 
 def dominant_by_seed(study: Study, dataset: str, fusion: str) -> set[str]:
     """The modalities that dominated the most batches in a run of M-SAM; one where all its runs agree."""
+    return set(_batches(study, dataset, fusion, "msam").unstack().idxmax(axis=1))
+
+
+def _batches(study: Study, dataset: str, fusion: str, name: str) -> pd.Series:
+    """In how many batches each modality dominated, by seed and modality."""
     rows = study.frames.dominance
-    rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion) & (rows["name"] == "msam")]
-    counts = rows.groupby(["seed", "modality"])["count"].sum().unstack()
-    return set(counts.idxmax(axis=1))
+    rows = rows[(rows["dataset"] == dataset) & (rows["fusion"] == fusion) & (rows["name"] == name)]
+    return rows.groupby(["seed", "modality"])["count"].sum()

@@ -36,12 +36,11 @@ def comparisons(study: Study, mixing: Study) -> pd.DataFrame:
     rows = []
     for dataset, fusion in study.cells[["dataset", "fusion"]].drop_duplicates().itertuples(index=False):
         block = (dataset, fusion)
-        if not {(*block, FIRST), (*block, OTHER)} <= main.keys():
+        mine = (*block, FIRST)
+        if not ({mine, (*block, OTHER)} <= main.keys() and {mine, (*block, SAME)} <= held.keys()):
             continue
-        if not {(*block, FIRST), (*block, SAME)} <= held.keys():
-            continue
-        own = (main[*block, FIRST] - main[*block, OTHER]).dropna()
-        equal = (held[*block, FIRST] - held[*block, SAME]).dropna()
+        own = (main[mine] - main[*block, OTHER]).dropna()
+        equal = (held[mine] - held[*block, SAME]).dropna()
         same = equal[equal.index.isin(own.index)]
         alike = len({tuple(chosen.loc[(*block, name)]) for name in (FIRST, OTHER)}) == 1
         parts = map(mean_interval, (own, same, equal, (own - same).dropna()))

@@ -84,6 +84,7 @@ def against(study: Study, first: str = "msam", level: str | None = None) -> pd.D
     """
     cells = grids(study, level)
     names = in_order(name for grid in cells.values() for name in grid.columns if first in grid.columns)
+    full = {key: _diverged_last(study, key, grid) for key, grid in cells.items()}
     rows = []
     for name in names:
         if name == first:
@@ -93,8 +94,7 @@ def against(study: Study, first: str = "msam", level: str | None = None) -> pd.D
         apart = levels.grouped(study, [d for d, _ in both], [g[first] - g[name] for g in both.values()])
         difference, most = overall(apart), max(len(_by_seed(part)) for part in apart.values())
         row = {"name": name, "blocks": len(both), "n": difference.n, "most": most, "difference": difference}
-        full = [_diverged_last(study, key, grid) for key, grid in both.items()]
-        row |= {"probability": _improvement(full, first, name)}
+        row |= {"probability": _improvement([full[key] for key in both], first, name)}
         rows.append(row | {word: found[word] for word in VERDICTS})
     columns = ["name", "blocks", "n", "most", "difference", "probability", *VERDICTS]
     return pd.DataFrame(rows, columns=columns)
